@@ -1,0 +1,1 @@
+"""lamina keeps the file systems of containers: layers, snapshots and mounts on pluggable storage drivers."""

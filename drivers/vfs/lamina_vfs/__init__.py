@@ -1,0 +1,1 @@
+"""The vfs driver's entry point."""
