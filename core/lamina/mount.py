@@ -1,14 +1,19 @@
-"""How the kernel is told to show a layer: mounts as data."""
+"""How the kernel is told to show a layer: mounts as data, and the few functions that act on them."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-from typing import TYPE_CHECKING
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import attrs
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from lamina import syscalls
+from lamina.mountoptions import attributes_of, file_system_options, flags_of
+from lamina.overlaymount import mount_overlay
 
 
 @attrs.frozen
@@ -24,6 +29,171 @@ class Mount:
     options: tuple[str, ...] = ()
 
 
+@attrs.frozen
+class MountPoint:
+    """One line of /proc/self/mountinfo (proc(5)); names are raw bytes."""
+
+    id: int
+    parent: int
+    device: tuple[int, int]
+    root: bytes
+    target: bytes
+    options: frozenset[bytes]
+    type: bytes
+    source: bytes
+    super_options: bytes
+
+
 def bind(source: Path | str, *, writable: bool) -> Mount:
     """A directory shown somewhere else."""
     return Mount("bind", os.fspath(source), ("rbind", "rw" if writable else "ro"))
+
+
+# acting
+
+
+def mount_all(mounts: Sequence[Mount], target: Path) -> None:
+    """Do the mounts in order on `target`, an existing directory; a symbolic link there is not followed.
+
+    When one fails, those before it are undone and its `OSError` is raised, with the kernel's own words.
+    """
+    done = 0
+    try:
+        for each in mounts:
+            mount_one(each, target)
+            done += 1
+    except BaseException:
+        unmount(target, times=done, lazy=True)
+        raise
+
+
+def mount_one(mount: Mount, target: Path) -> None:
+    """Do one mount on `target`."""
+    if mount.type == "bind":
+        _bind(mount, os.fsencode(target))
+    elif mount.type == "overlay":
+        mount_overlay(mount.options, os.fsencode(target))
+    else:
+        _plain(mount, os.fsencode(target))
+
+
+def _bind(mount: Mount, target: bytes) -> None:
+    recursive = "rbind" in mount.options
+    try:
+        tree = syscalls.open_tree(os.fsencode(mount.source), recursive=recursive)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        _bind_by_remount(mount, target)
+        return
+    try:
+        if attributes := attributes_of(mount.options):
+            syscalls.mount_setattr(tree, attributes=attributes, recursive=recursive)
+        syscalls.move_mount(tree, target)
+    finally:
+        os.close(tree)
+
+
+def _bind_by_remount(mount: Mount, target: bytes) -> None:
+    """Before Linux 5.12 a bind mount becomes read-only only by a second call."""
+    flags = syscalls.MS_BIND | (syscalls.MS_REC if "rbind" in mount.options else 0)
+    syscalls.mount(os.fsencode(mount.source), target, None, flags)
+    if more := flags_of(mount.options):
+        try:
+            syscalls.mount(b"none", target, None, syscalls.MS_REMOUNT | syscalls.MS_BIND | more)
+        except BaseException:
+            syscalls.umount2(target, syscalls.MNT_DETACH)
+            raise
+
+
+def _plain(mount: Mount, target: bytes) -> None:
+    remount = syscalls.MS_REMOUNT if "remount" in mount.options else 0
+    data = ",".join(option for option in file_system_options(mount.options) if option != "remount")
+    flags = flags_of(mount.options) | remount
+    syscalls.mount(os.fsencode(mount.source), target, mount.type, flags, os.fsencode(data))
+
+
+def unmount(target: Path, *, times: int = 1, lazy: bool = False) -> None:
+    """Undo the topmost `times` mounts on `target`; where nothing is mounted this does nothing.
+
+    Raises `OSError` (EBUSY) while somebody uses the mount, unless `lazy`: then it vanishes from the tree at once and
+    for good when the last user is gone.
+    """
+    for _ in range(times):
+        try:
+            syscalls.umount2(os.fsencode(target), syscalls.MNT_DETACH if lazy else 0)
+        except OSError as error:
+            if error.errno in {errno.EINVAL, errno.ENOENT}:  # not a mount point, or not there at all
+                return
+            raise
+
+
+@contextlib.contextmanager
+def temporarily_mounted(mounts: Sequence[Mount], *, below: Path) -> Iterator[Path]:
+    """Show the mounts at a new directory in `below`; nothing of it stays, also when the body raises."""
+    target = Path(tempfile.mkdtemp(prefix="look-", dir=below))
+    try:
+        mount_all(mounts, target)
+        try:
+            yield target
+        finally:
+            _let_go(target, len(mounts))
+    finally:
+        target.rmdir()
+
+
+def _let_go(target: Path, times: int) -> None:
+    try:
+        unmount(target, times=times)
+    except OSError:
+        unmount(target, times=times, lazy=True)
+
+
+# looking
+
+
+def mountinfo() -> tuple[MountPoint, ...]:
+    """Every mount of this mount namespace, in the kernel's order."""
+    return tuple(_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+
+
+def mounted_targets() -> frozenset[bytes]:
+    """Every place on which something is mounted: `mountinfo` for those in a hurry."""
+    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    return frozenset(_unescape(line.split(b" ", 5)[4]) for line in lines if line)
+
+
+def is_mounted(target: Path) -> bool:
+    """Whether something is mounted on `target` itself, as this mount namespace sees it."""
+    return os.path.realpath(os.fsencode(target)) in mounted_targets()
+
+
+def _parse(line: bytes) -> MountPoint:
+    first, _, second = line.partition(b" - ")
+    number, parent, device, root, target, options = first.split(b" ")[:6]
+    kind, source, super_options = [*second.split(b" "), b""][:3]
+    major, minor = device.split(b":")
+    return MountPoint(
+        id=int(number),
+        parent=int(parent),
+        device=(int(major), int(minor)),
+        root=_unescape(root),
+        target=_unescape(target),
+        options=frozenset(options.split(b",")),
+        type=kind,
+        source=_unescape(source),
+        super_options=super_options,
+    )
+
+
+def _unescape(name: bytes) -> bytes:
+    """Undo the octal escapes that the kernel writes for space, tab, newline and backslash."""
+    if b"\\" not in name:
+        return name
+    head, *rest = name.split(b"\\")
+    return head + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot: a mount that was made under another one is gone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
