@@ -1,0 +1,233 @@
+"""Containers as their users see them: create, list, diff, copy, commit, remove."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import attrs
+
+from lamina.containers.container import Container, inspect, read_container, write_container
+from lamina.containers.names import check_name, random_name
+from lamina.errors import AlreadyExists, BadRequest, NotFound
+from lamina.images.catalog import Rows
+from lamina.images.progress import Progress, silent
+from lamina.images.records import Image
+from lamina.images.reference import parse
+from lamina.images.settle import ensure
+from lamina.images.unpack import LABEL
+from lamina.images.work import Shelves, at_work
+
+if TYPE_CHECKING:
+    from lamina.changes import Change
+    from lamina.images.store import Images
+
+_ID = re.compile(r"[0-9a-f]{1,64}")
+
+
+class Containers:
+    """All containers of an image store. The catalog keeps their records beside the images that they need."""
+
+    def __init__(self, images: Images) -> None:
+        """Remember; touch nothing."""
+        self._images = images
+
+    @property
+    def _shelves(self) -> Shelves:
+        return self._images.shelves
+
+    def create(
+        self, image: str, *, name: str | None = None, command: Sequence[str] = (), progress: Progress = silent
+    ) -> Container:
+        """A container with a writable layer on top of the image; nothing runs. AlreadyExists if the name is taken."""
+        wanted = check_name(name) if name else None
+        found = self._images.find(image)
+        with at_work(self._shelves) as work:
+            ensure(work, found, progress)
+            container = self._new(found, image, wanted, command)
+            key = self._shelves.snapshot(container.snapshot)
+            work.hold([key])
+            self._shelves.snapshots.prepare(container.snapshot, found.chain_id, {LABEL: "container"})
+            with self._shelves.catalog.change() as rows:
+                container = _named(rows, container)
+                _put(rows, container)
+                rows.use(f"container {container.id}", [key, *rows.used_by(f"image {found.id}")])
+        return container
+
+    def list(self) -> tuple[Container, ...]:
+        """All of them, the newest first."""
+        with self._shelves.catalog.read() as rows:
+            return tuple(read_container(record) for record in rows.containers())
+
+    def find(self, name: str) -> Container:
+        """By name, id, or the beginning of an id; NotFound."""
+        with self._shelves.catalog.read() as rows:
+            return _find(rows, name)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """What docker's inspect tells, as far as it is known before a container runs."""
+        container = self._ours(name)
+        return inspect(container, self._shelves.snapshots.usage(container.snapshot).size)
+
+    def rename(self, name: str, new: str) -> Container:
+        """It has another name from now on; AlreadyExists if that is taken."""
+        check_name(new)
+        with self._shelves.catalog.change() as rows:
+            container = attrs.evolve(_find(rows, name), name=new)
+            _refuse_taken(rows, container)
+            _put(rows, container)
+        return container
+
+    def remove(self, name: str) -> Container:
+        """The container and its writable layer are gone, and what only it kept of a removed image.
+
+        InUse while it is mounted; then nothing has changed.
+        """
+        container = self._ours(name)
+        with at_work(self._shelves) as work:
+            with contextlib.suppress(NotFound):  # an earlier `rm` was cut short after this
+                self._shelves.snapshots.remove(container.snapshot)
+            with self._shelves.catalog.change() as rows:
+                doomed = work.doom(rows, rows.drop_container(container.id))
+            work.delete(doomed)
+        return container
+
+    # its files
+
+    def diff(self, name: str) -> Iterator[Change]:
+        """What the container has added, changed and deleted, sorted by path."""
+        return self._shelves.snapshots.changes(self._ours(name).snapshot)
+
+    def export(self, name: str, out: BinaryIO) -> None:
+        """Write the whole tree as a tar."""
+        from lamina.containers.export import export  # noqa: PLC0415  # the tar machinery: not for a listing
+
+        export(self._shelves.snapshots, self._ours(name).snapshot, out)
+
+    def copy_out(
+        self, name: str, path: bytes, target: Path | BinaryIO, *, archive: bool = False, follow: bool = False
+    ) -> None:
+        """As `docker cp CONTAINER:PATH TARGET`; into a stream it is a tar. `archive` keeps the owners."""
+        from lamina.containers.copy import copy_out  # noqa: PLC0415
+
+        with self._shelves.snapshots.look(self._ours(name).snapshot) as root:
+            copy_out(root, path, target, archive=archive, follow=follow)
+
+    def copy_in(
+        self, name: str, source: Path | BinaryIO, path: bytes, *, archive: bool = False, follow: bool = False
+    ) -> None:
+        """As `docker cp SOURCE CONTAINER:PATH`; from a stream it is a tar. Without `archive` the files are root's."""
+        from lamina.containers.copy import copy_in  # noqa: PLC0415
+
+        with self._writable(self._ours(name)) as root:
+            copy_in(root, source, path, archive=archive, follow=follow)
+
+    def mount(self, name: str, target: Path) -> None:
+        """Show the container's tree, writable, at `target`."""
+        self._shelves.snapshots.mount(self._ours(name).snapshot, target)
+
+    def unmount(self, target: Path) -> None:
+        """Undo `mount`."""
+        self._shelves.snapshots.unmount(target)
+
+    def commit(  # noqa: PLR0913  # as many as the command has flags
+        self,
+        name: str,
+        reference: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        progress: Progress = silent,
+    ) -> Image:
+        """The container as it is now becomes an image; the container stays as it is.
+
+        `changes` are Dockerfile instructions. The time this takes depends on what the container has changed.
+        """
+        from lamina.images.commit import Note, base_of, commit  # noqa: PLC0415  # compressors: not for a listing
+
+        container = self._ours(name)
+        wanted = parse(reference) if reference else None
+        note = Note(author, message, changes, " ".join(container.settings.get("Cmd") or ()))
+        base = base_of(self._shelves, container.image, container.manifest)
+        return commit(self._shelves, base, container.snapshot, wanted, container.settings, note, progress)
+
+    def _new(self, image: Image, asked: str, name: str | None, command: Sequence[str]) -> Container:
+        settings = dict(self._images.config(image).settings)
+        if command:
+            settings["Cmd"] = list(command)
+        container_id = secrets.token_hex(32)
+        return Container(
+            id=container_id,
+            name=name or "",
+            image=image.id,
+            manifest=image.manifest,
+            image_name=asked,
+            driver=self._shelves.driver,
+            snapshot=f"container-{container_id}",
+            created=datetime.now(UTC),
+            settings=settings,
+        )
+
+    def _ours(self, name: str) -> Container:
+        container = self.find(name)
+        if container.driver != self._shelves.driver:
+            raise BadRequest(
+                f"container {container.name} lives in the store of driver {container.driver!r}; "
+                f"ask again with --driver {container.driver}"
+            )
+        return container
+
+    @contextlib.contextmanager
+    def _writable(self, container: Container) -> Iterator[Path]:
+        """Its tree at a place of ours, for as long as the block lasts."""
+        place = self._images.root / "mnt" / f"copy-{secrets.token_hex(8)}"
+        place.mkdir(parents=True, mode=0o700)
+        try:
+            self._shelves.snapshots.mount(container.snapshot, place)
+            try:
+                yield place
+            finally:
+                self._shelves.snapshots.unmount(place)
+        finally:
+            place.rmdir()
+
+
+def _find(rows: Rows, text: str) -> Container:
+    if (record := rows.container(text.removeprefix("/"))) is not None:
+        return read_container(record)
+    found = rows.containers_beginning(text) if _ID.fullmatch(text) else ()
+    if len(found) > 1:
+        raise BadRequest(f"{text!r} is the beginning of {len(found)} container IDs; give more digits")
+    if not found:
+        raise NotFound(f"no container {text!r}; `lamina ps -a` lists those that are")
+    return read_container(found[0])
+
+
+def _named(rows: Rows, container: Container) -> Container:
+    """The container with a name that is free; AlreadyExists if it was asked for one that is not."""
+    if container.name:
+        _refuse_taken(rows, container)
+        return container
+    name = random_name()
+    while rows.container(name) is not None:
+        name = f"{random_name()}{secrets.randbelow(1000)}"
+    return attrs.evolve(container, name=name)
+
+
+def _refuse_taken(rows: Rows, container: Container) -> None:
+    taken = rows.container(container.name)
+    if taken is not None and (other := read_container(taken)).id != container.id:
+        raise AlreadyExists(f"the name {container.name!r} is used by container {other.short_id}; remove or rename it")
+
+
+def _put(rows: Rows, container: Container) -> None:
+    created = container.created.isoformat(timespec="microseconds")
+    rows.put_container(
+        (container.id, container.name, container.image, container.driver, created), write_container(container)
+    )
