@@ -25,7 +25,7 @@ needs = pytest.mark.needs  # @needs(Ability.X): skipped if the driver named it a
 needs_root = pytest.mark.needs_root
 _numbers = itertools.count(1)
 
-ALONG_AGO = 1_000_000_000  # 2001-09-09, so that "now" is never mistaken for it
+LONG_AGO = 1_000_000_000  # 2001-09-09, so that "now" is never mistaken for it
 
 
 @attrs.frozen
@@ -61,13 +61,18 @@ class Room:
         path.mkdir()
         return path
 
-    def known_ids(self) -> set[int]:
-        """The layers that the store's database knows, read without lamina."""
+    def known(self) -> dict[int, str]:
+        """The layers that the store's database knows and their kinds, read without lamina."""
         with closing(sqlite3.connect(self.store / self.driver_class.name / "metadata.db")) as rows:
-            return {row[0] for row in rows.execute("SELECT id FROM snapshots")}
+            return dict(rows.execute("SELECT id, kind FROM snapshots"))
 
     def clear(self) -> None:
         """Nothing of this room is left, not even in a pool that lies elsewhere."""
+        self.clear_store()
+        subprocess.run(["rm", "-rf", "--one-file-system", self.path], check=True)  # rm(1) knows every depth and name
+
+    def clear_store(self) -> None:
+        """The driver has no layer any more, and let go of everything."""
         driver = self.driver()
         with suppress(Exception):
             driver.start()
@@ -77,7 +82,13 @@ class Room:
                     driver.release(layer_id)
                     driver.remove(layer_id)
             driver.stop()
-        subprocess.run(["rm", "-rf", "--one-file-system", self.path], check=True)  # rm(1) knows every depth and name
+
+
+def assert_ids_agree(room: Room) -> None:
+    """What the driver stores is what the store knows. A view may be nothing but a name."""
+    stored, known = room.driver().layers(), room.known()
+    assert stored - known.keys() == set(), "stored, and unknown"
+    assert {layer_id for layer_id, kind in known.items() if kind != "view"} - stored == set(), "known, and not stored"
 
 
 def can(driver: type[Driver] | Driver, ability: Ability) -> bool:
@@ -201,5 +212,5 @@ def settle(root: Path) -> None:
     """Give everything below a fixed time, so that two stores can be compared to the nanosecond."""
     for directory, below, files in os.walk(root, topdown=False):
         for name in [*below, *files]:
-            os.utime(os.path.join(directory, name), (ALONG_AGO, ALONG_AGO), follow_symlinks=False)
-    os.utime(root, (ALONG_AGO, ALONG_AGO))
+            os.utime(os.path.join(directory, name), (LONG_AGO, LONG_AGO), follow_symlinks=False)
+    os.utime(root, (LONG_AGO, LONG_AGO))

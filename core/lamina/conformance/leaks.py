@@ -31,24 +31,23 @@ def processes_below(place: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
-        # processes come and go while we look
-        with suppress(OSError):
+        with suppress(OSError):  # processes come and go while we look
             words = (process / "cmdline").read_bytes().split(b"\0")
-            opened = [os.readlink(link) for link in (process / "fd").iterdir()]
-            if _below(os.readlink(process / "cwd"), place) or any(_below(path, place) for path in opened):
-                found.append(f"{process.name} {b' '.join(words).decode(errors='replace')}")
-            elif words and any(_below(os.fsdecode(word), place) for word in words[1:]) and _is_ours(process):
+            names = [os.readlink(process / "cwd"), *(os.readlink(link) for link in (process / "fd").iterdir())]
+            if not _started_us(process):
+                names += map(os.fsdecode, words)
+            if any(_below(name, place) for name in names):
                 found.append(f"{process.name} {b' '.join(words).decode(errors='replace')}")
     return found
 
 
-def _is_ours(process: Path) -> bool:
-    # pytest itself, and whoever started it, may well have the place on its command line
+def _started_us(process: Path) -> bool:
+    # whoever started pytest may well have the place on its command line
     ancestors, pid = set(), os.getpid()
     while pid > 1:
         ancestors.add(pid)
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return int(process.name) not in ancestors
+    return int(process.name) in ancestors
 
 
 def _below(path: str, place: Path) -> bool:

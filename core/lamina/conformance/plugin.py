@@ -149,7 +149,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if item.config.pluginmanager.hasplugin("timeout"):
         return (yield)
 
-    def too_long(signum: int, frame: FrameType | None) -> NoReturn:
+    def too_long(_signum: int, _frame: FrameType | None) -> NoReturn:
         pytest.fail(f"took longer than {TIME_LIMIT} seconds")
 
     before = signal.signal(signal.SIGALRM, too_long)

@@ -41,7 +41,7 @@ def manifest(root: Path | int) -> dict[bytes, Seen]:
     names: dict[tuple[int, int], list[bytes]] = defaultdict(list)
     try:
         found[b""] = _see(top, b".", os.stat(top))
-        for path, directory, status in _walk(top, b""):
+        for path, directory, status in walk(top, b""):
             found[path] = _see(directory, os.path.basename(path), status)
             if not stat.S_ISDIR(status.st_mode):
                 names[status.st_dev, status.st_ino].append(path)
@@ -53,7 +53,8 @@ def manifest(root: Path | int) -> dict[bytes, Seen]:
     return found
 
 
-def _walk(directory: int, prefix: bytes) -> Iterator[tuple[bytes, int, os.stat_result]]:
+def walk(directory: int, prefix: bytes = b"") -> Iterator[tuple[bytes, int, os.stat_result]]:
+    """Every entry below the open directory: its path, the open directory it lies in, its lstat. Parents come first."""
     # relative to descriptors, since a tree may be deeper than PATH_MAX
     for name in sorted(os.fsencode(entry) for entry in os.listdir(directory)):
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -61,7 +62,7 @@ def _walk(directory: int, prefix: bytes) -> Iterator[tuple[bytes, int, os.stat_r
         if stat.S_ISDIR(status.st_mode):
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             try:
-                yield from _walk(inner, prefix + name + b"/")
+                yield from walk(inner, prefix + name + b"/")
             finally:
                 os.close(inner)
 

@@ -1,0 +1,292 @@
+"""Changing lower files: every way to alter, replace or remove what a parent layer holds, and only here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lamina.conformance.harness import Room, edit, grow, link, mkdir, needs, needs_root, rmtree, seen, symlink, write
+from lamina.conformance.specimens import ACL, CAPABILITY_2
+from lamina.conformance.witness import Manifest, assert_same, differences
+from lamina.driver import Ability
+from lamina.snapshotter import Snapshotter
+
+TEXT = "0123456789" * 1000
+
+
+def _opened(path: str, flags: int, data: bytes = b"") -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        fd = os.open(root / path, flags)
+        os.write(fd, data)
+        os.close(fd)
+
+    return change
+
+
+def _base(room: Room, snapshots: Snapshotter) -> Manifest:
+    grow(
+        room,
+        snapshots,
+        "base",
+        write("dir/file", TEXT, mode=0o640),
+        write("dir/other", "other"),
+        symlink("link", "dir/file"),
+        mkdir("empty"),
+    )
+    return seen(snapshots, "base")
+
+
+CONTENTS: list[tuple[str, Callable[[Path], object], str | None]] = [
+    ("O_APPEND", _opened("dir/file", os.O_WRONLY | os.O_APPEND, b"end"), TEXT + "end"),
+    ("O_TRUNC", _opened("dir/file", os.O_WRONLY | os.O_TRUNC, b"new"), "new"),
+    ("O_TRUNC of everything", _opened("dir/file", os.O_WRONLY | os.O_TRUNC), ""),
+    ("O_RDWR at the start", _opened("dir/file", os.O_RDWR, b"abc"), "abc" + TEXT[3:]),
+    ("O_CREAT on what exists", _opened("dir/file", os.O_WRONLY | os.O_CREAT, b"abc"), "abc" + TEXT[3:]),
+    ("through a symbolic link", _opened("link", os.O_WRONLY | os.O_TRUNC, b"new"), "new"),
+    ("truncate shorter", lambda root: os.truncate(root / "dir/file", 5), "01234"),
+    ("truncate longer", lambda root: os.truncate(root / "dir/file", 10_002), TEXT + "\0\0"),
+    ("opened for writing only", _opened("dir/file", os.O_WRONLY), TEXT),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), [pytest.param(*rest, id=name) for name, *rest in CONTENTS])
+def test_a_lower_file_is_written(
+    room: Room, snapshots: Snapshotter, change: Callable[[Path], object], text: str
+) -> None:
+    before = _base(room, snapshots)
+
+    grow(room, snapshots, "child", change, parent="base")
+
+    with snapshots.look("child") as root:
+        assert (root / "dir/file").read_text() == text
+        assert (root / "dir/file").stat().st_mode & 0o777 == 0o640
+    assert_same(before, seen(snapshots, "base"))
+
+
+def test_o_excl_on_a_lower_file_says_that_it_exists(room: Room, snapshots: Snapshotter) -> None:
+    before = _base(room, snapshots)
+    snapshots.prepare("child", "base")
+
+    with pytest.raises(FileExistsError):
+        edit(room, snapshots, "child", _opened("dir/file", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+    assert_same(before, seen(snapshots, "child"))
+
+
+def test_o_excl_makes_anew_what_was_removed(room: Room, snapshots: Snapshotter) -> None:
+    _base(room, snapshots)
+
+    create = _opened("dir/file", os.O_WRONLY | os.O_CREAT | os.O_EXCL, b"new")
+    grow(room, snapshots, "child", lambda root: (root / "dir/file").unlink(), create, parent="base")
+
+    with snapshots.look("child") as root:
+        assert (root / "dir/file").read_text() == "new"
+
+
+ATTRIBUTES: list[tuple[str, Callable[[Path], object], str, object]] = [
+    ("chmod", lambda path: path.chmod(0o4711), "mode", 0o4711),
+    ("utimes", lambda path: os.utime(path, ns=(5 * 10**9, 7 * 10**9)), "mtime_ns", 7 * 10**9),
+    ("setxattr", lambda path: os.setxattr(path, "user.lamina", b"x"), "xattrs", {"user.lamina": b"x"}),
+]
+
+
+@pytest.mark.parametrize("path", [b"dir/file", b"dir", b"empty"], ids=os.fsdecode)
+@pytest.mark.parametrize("attribute", [pytest.param(rest, id=name) for name, *rest in ATTRIBUTES])
+def test_one_attribute_of_a_lower_entry_is_changed_and_nothing_else(
+    room: Room, snapshots: Snapshotter, attribute: tuple[Callable[[Path], object], str, object], path: bytes
+) -> None:
+    change, field, value = attribute
+    before = _base(room, snapshots)
+
+    grow(room, snapshots, "child", lambda root: change(root / os.fsdecode(path)), parent="base")
+
+    after = seen(snapshots, "child")
+    assert getattr(after[path], field) == value
+    assert len(differences(before, after)) == 1
+    assert_same(before, seen(snapshots, "base"))
+
+
+@needs_root
+@pytest.mark.parametrize("path", [b"dir/file", b"dir", b"empty", b"link"], ids=os.fsdecode)
+def test_chown_of_a_lower_entry_changes_its_owner_and_nothing_else(
+    room: Room, snapshots: Snapshotter, path: bytes
+) -> None:
+    before = _base(room, snapshots)
+
+    grow(
+        room,
+        snapshots,
+        "child",
+        lambda root: os.chown(root / os.fsdecode(path), 11, 12, follow_symlinks=False),
+        parent="base",
+    )
+
+    after = seen(snapshots, "child")
+    assert (after[path].uid, after[path].gid) == (11, 12)
+    assert len(differences(before, after)) == 2
+    assert_same(before, seen(snapshots, "base"))
+
+
+def test_an_attribute_removed_from_a_lower_file_is_gone_here_only(room: Room, snapshots: Snapshotter) -> None:
+    grow(room, snapshots, "base", write("file"), lambda root: os.setxattr(root / "file", "user.lamina", b"x"))
+
+    grow(room, snapshots, "child", lambda root: os.removexattr(root / "file", "user.lamina"), parent="base")
+
+    assert seen(snapshots, "child")[b"file"].xattrs == {}
+    assert seen(snapshots, "base")[b"file"].xattrs == {"user.lamina": b"x"}
+
+
+@needs_root
+def test_a_capability_is_lost_when_the_program_is_written_and_kept_by_its_parent(
+    room: Room, snapshots: Snapshotter
+) -> None:
+    grow(
+        room,
+        snapshots,
+        "base",
+        write("ping", "x", mode=0o755),
+        lambda root: os.setxattr(root / "ping", "security.capability", CAPABILITY_2),
+    )
+
+    grow(room, snapshots, "child", write("ping", "y", mode=0o755), parent="base")
+
+    # as on any Linux file system: who alters a privileged program takes its privileges away
+    assert seen(snapshots, "child")[b"ping"].xattrs == {}
+    assert seen(snapshots, "base")[b"ping"].xattrs == {"security.capability": CAPABILITY_2}
+
+
+@needs(Ability.ACLS)
+def test_a_default_acl_of_a_lower_directory_is_inherited(room: Room, snapshots: Snapshotter) -> None:
+    grow(
+        room,
+        snapshots,
+        "base",
+        mkdir("dir"),
+        lambda root: os.setxattr(root / "dir", "system.posix_acl_default", ACL),
+    )
+
+    grow(room, snapshots, "child", lambda root: (root / "dir/heir").touch(), parent="base")
+
+    assert "system.posix_acl_access" in seen(snapshots, "child")[b"dir/heir"].xattrs
+
+
+REPLACEMENTS: list[tuple[str, Callable[[Path], object], int]] = [
+    ("file by directory", lambda root: ((root / "x").unlink(), (root / "x").mkdir()), stat.S_IFDIR),
+    ("file by symlink", lambda root: ((root / "x").unlink(), (root / "x").symlink_to("y")), stat.S_IFLNK),
+    ("file by fifo", lambda root: ((root / "x").unlink(), os.mkfifo(root / "x")), stat.S_IFIFO),
+    ("directory by file", lambda root: (rmtree("d")(root), (root / "d").write_text("")), stat.S_IFREG),
+    ("directory by symlink", lambda root: (rmtree("d")(root), (root / "d").symlink_to("x")), stat.S_IFLNK),
+    ("symlink by directory", lambda root: ((root / "s").unlink(), (root / "s").mkdir()), stat.S_IFDIR),
+    (
+        "file by rename",
+        lambda root: (mkdir("n")(root), (root / "x").unlink(), os.rename(root / "n", root / "x")),
+        stat.S_IFDIR,
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "kind"), [pytest.param(*rest, id=name) for name, *rest in REPLACEMENTS])
+def test_an_entry_is_replaced_by_one_of_another_type_and_back(
+    room: Room, snapshots: Snapshotter, change: Callable[[Path], object], kind: int
+) -> None:
+    grow(room, snapshots, "base", write("x", "x"), write("d/inside", "y"), symlink("s", "d"))
+    before = seen(snapshots, "base")
+
+    grow(room, snapshots, "child", change, parent="base")
+    after = seen(snapshots, "child")
+    (path,) = {name for name in before if name and name in after and after[name].type != before[name].type}
+    grow(room, snapshots, "back", _put_back(path), parent="child")
+
+    assert after[path].type == kind
+    assert not any(name.startswith(path + b"/") for name in after)
+    assert seen(snapshots, "back")[path].type == before[path].type
+    # what the old directory held does not come back with the new one
+    assert not any(name.startswith(path + b"/") for name in seen(snapshots, "back"))
+
+
+def _put_back(path: bytes) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        target = root / os.fsdecode(path)
+        rmtree(os.fsdecode(path))(root)
+        if path == b"d":
+            target.mkdir()
+        elif path == b"x":
+            target.write_text("x")
+        else:
+            target.symlink_to("d")
+
+    return change
+
+
+def test_a_removal_of_what_was_removed_and_made_anew(room: Room, snapshots: Snapshotter) -> None:
+    remove = lambda root: (root / "file").unlink()  # noqa: E731  # three times the same
+    grow(room, snapshots, "one", write("file", "1"), write("other"))
+    grow(room, snapshots, "two", remove, parent="one")
+    grow(room, snapshots, "three", write("file", "3"), parent="two")
+    grow(room, snapshots, "four", remove, parent="three")
+    grow(room, snapshots, "five", write("file", "5"), remove, write("file", "6"), remove, parent="four")
+
+    assert [b"file" in seen(snapshots, name) for name in ("one", "two", "three", "four", "five")] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_directories_removed_and_made_anew_through_many_layers(room: Room, snapshots: Snapshotter) -> None:
+    parent = None
+    for number in range(6):
+        grow(room, snapshots, str(number), rmtree("d"), write(f"d/{number}/file", str(number)), parent=parent)
+        parent = str(number)
+
+        assert sorted(seen(snapshots, parent)) == [b"", b"d", b"d/%d" % number, b"d/%d/file" % number]
+
+
+@needs(Ability.LOWER_HARD_LINKS)
+def test_lower_hard_links_stay_together_when_one_is_written(room: Room, snapshots: Snapshotter) -> None:
+    grow(room, snapshots, "base", write("one", "x"), link("one", "two"))
+
+    grow(room, snapshots, "child", write("one", "changed"), parent="base")
+
+    assert seen(snapshots, "child")[b"two"].links == (b"one", b"two")
+    assert seen(snapshots, "base")[b"two"].size == 1
+
+
+def test_a_link_to_a_lower_file_is_a_link(room: Room, snapshots: Snapshotter) -> None:
+    grow(room, snapshots, "base", write("one", "x"))
+
+    grow(room, snapshots, "child", link("one", "two"), write("two", "both"), parent="base")
+
+    assert seen(snapshots, "child")[b"one"].links == (b"one", b"two")
+    assert seen(snapshots, "child")[b"one"].size == 4
+    assert seen(snapshots, "base")[b"one"].links == ()
+
+
+def test_no_name_is_shared_with_the_parents_file(room: Room, snapshots: Snapshotter) -> None:
+    """A driver that saves space by hard links between layers must part them before anybody writes."""
+    grow(room, snapshots, "base", write("file", "x"))
+    snapshots.prepare("child", "base")
+
+    edit(room, snapshots, "child", _opened("file", os.O_RDWR, b"y"))
+    edit(room, snapshots, "child", lambda root: (root / "file").chmod(0o600))
+
+    assert seen(snapshots, "base")[b"file"].mode == 0o644
+    with snapshots.look("base") as root:
+        assert (root / "file").read_text() == "x"
+
+
+def test_a_directory_that_is_not_empty_is_not_removed(room: Room, snapshots: Snapshotter) -> None:
+    before = _base(room, snapshots)
+    snapshots.prepare("child", "base")
+
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTEMPTY)):
+        edit(room, snapshots, "child", lambda root: (root / "dir").rmdir())
+
+    assert_same(before, seen(snapshots, "child"))

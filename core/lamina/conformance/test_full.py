@@ -1,0 +1,153 @@
+"""Full disks: a typed error, nothing committed is lost, and work goes on when there is room again."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from lamina.conformance.harness import Room, assert_ids_agree, edit, grow, mounted, needs_root, seen, write
+from lamina.conformance.smalldisk import ext4, fill, tmpfs
+from lamina.conformance.witness import Manifest, assert_same
+from lamina.errors import DriverFailed, NoSpace
+from lamina.snapshotter import Snapshotter
+
+MEGABYTES = 24
+pytestmark = needs_root
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def small(request: pytest.FixtureRequest, room: Room) -> Iterator[Room]:
+    """A room on a disk of its own, which can be filled."""
+    place = room.place("disk")
+    disk = tmpfs(place, MEGABYTES) if request.param == "tmpfs" else ext4(place, room.path / "image", MEGABYTES * 2)
+    with disk:
+        inner = attrs.evolve(room, path=place)
+        health = inner.driver().health()
+        if not health.ok:
+            pytest.skip(f"not on {request.param}: {'; '.join(health.problems)}")
+        yield inner
+        inner.clear_store()
+
+
+@contextmanager
+def full(room: Room) -> Iterator[None]:
+    """Not a block is free."""
+    ballast = fill(room.path)
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def _base(room: Room, snapshots: Snapshotter) -> Manifest:
+    grow(room, snapshots, "base", write("file", "x" * 100_000), *(write(f"dir/{number}", "y") for number in range(50)))
+    return seen(snapshots, "base")
+
+
+def _big_layer() -> io.BytesIO:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        member = tarfile.TarInfo("big")
+        member.size = (MEGABYTES * 3) << 20
+        tar.addfile(member, io.BytesIO(os.urandom(1 << 20) * (MEGABYTES * 3)))
+    out.seek(0)
+    return out
+
+
+def _failed_for_want_of_space(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except NoSpace:
+        return True
+    except DriverFailed as error:
+        if "space" in str(error).lower():
+            return True
+        raise
+    return False
+
+
+VERBS: list[tuple[str, Callable[[Snapshotter], object]]] = [
+    ("prepare", lambda s: s.prepare("new", "base")),
+    ("prepare of nothing", lambda s: s.prepare("new")),
+    ("view", lambda s: s.view("new", "base")),
+    ("commit", lambda s: s.commit("new", "active")),
+    ("apply", lambda s: s.apply("active", _big_layer())),
+    ("label", lambda s: s.label("base", {"key": "v" * 3000})),
+]
+
+
+@pytest.mark.parametrize("verb", [pytest.param(verb, id=name) for name, verb in VERBS])
+def test_a_verb_on_a_full_disk_works_or_says_so_and_can_be_repeated_later(
+    small: Room, verb: Callable[[Snapshotter], object]
+) -> None:
+    with small.open() as snapshots:
+        wanted = _base(small, snapshots)
+        snapshots.prepare("active", "base")
+        before = {one.name for one in snapshots.list()}
+
+        with full(small):
+            failed = _failed_for_want_of_space(lambda: verb(snapshots))
+            assert before - {"active"} <= {one.name for one in snapshots.list()}
+
+        assert_same(wanted, seen(snapshots, "base"))
+        if failed:
+            assert {one.name for one in snapshots.list()} == before
+            assert_ids_agree(small)
+    with small.open() as snapshots:
+        assert_same(wanted, seen(snapshots, "base"))
+        assert_ids_agree(small)
+        grow(small, snapshots, "later", write("file", "works again"), parent="base")
+
+
+def test_an_archive_too_big_for_the_disk_is_refused_and_its_layer_can_be_removed(small: Room) -> None:
+    with small.open() as snapshots:
+        wanted = _base(small, snapshots)
+        free = _free(small.path)
+        snapshots.prepare("active", "base")
+
+        with pytest.raises((NoSpace, DriverFailed), match=r"(?i)space"):
+            snapshots.apply("active", _big_layer())
+        snapshots.remove("active")
+
+        assert _free(small.path) > free - (2 << 20)
+        assert_same(wanted, seen(snapshots, "base"))
+        grow(small, snapshots, "later", write("file", "works again"), parent="base")
+
+
+def test_a_user_who_fills_the_disk_is_told_by_the_kernel_and_loses_nothing_committed(small: Room) -> None:
+    with small.open() as snapshots:
+        wanted = _base(small, snapshots)
+        snapshots.prepare("active", "base")
+        with mounted(small, snapshots, "active") as root:
+            fill(root)
+
+        snapshots.remove("active")
+
+        assert_same(wanted, seen(snapshots, "base"))
+        snapshots.prepare("again", "base")
+        edit(small, snapshots, "again", write("file", "works again"))
+
+
+def test_space_can_be_freed_by_removing_layers_of_a_full_store(small: Room) -> None:
+    with small.open() as snapshots:
+        wanted = _base(small, snapshots)
+        grow(small, snapshots, "large", lambda root: (root / "large").write_bytes(os.urandom(4 << 20)), parent="base")
+
+        with full(small):
+            snapshots.remove("large")
+
+        assert {one.name for one in snapshots.list()} == {"base"}
+        assert_ids_agree(small)
+        assert_same(wanted, seen(snapshots, "base"))
+
+
+def _free(place: Path) -> int:
+    told = os.statvfs(place)
+    return told.f_bavail * told.f_bsize

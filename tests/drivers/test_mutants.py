@@ -1,0 +1,66 @@
+"""The suite finds what is wrong with a driver: each mutant is caught, by the part of the suite that should."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mutants mount")
+
+# the mutant, the part of the suite that has to catch it, and a word to choose tests by, so that this stays quick
+MUTANTS = [
+    ("DropsXattrs", "test_content", "user-xattrs and restart"),
+    ("DropsCapabilities", "test_content", "capabilities and restart"),
+    ("LosesSetuid", "test_content", "modes and restart"),
+    ("RoundsTimes", "test_content", "nanoseconds and restart"),
+    ("FollowsSymlinks", "test_content", "hard-links and restart"),
+    ("PartsHardLinks", "test_content", "hard-links and restart"),
+    ("FillsHoles", "test_content", "holes"),
+    ("SharesFilesWithItsParent", "test_copyup", "shared_with_the_parents"),
+    ("StrangeRoot", "test_life", "root"),
+    ("WritableView", "test_driver", "read_only"),
+    ("RemovesOnce", "test_driver", "repeated or unknown"),
+    ("KeepsRests", "test_driver", "prepare_repeated"),
+    ("LayersLie", "test_driver", "layers"),
+    ("RemembersInMemory", "test_driver", "layers"),
+    ("LeavesTrash", "test_crash", "killed and remove-the-child"),
+    ("WritesAbsolutePaths", "test_driver", "absolute"),
+    ("LeaksMounts", "test_driver", "release"),
+    ("ClaimsTooMuch", "test_abilities", "LOWER_HARD_LINKS or RENAME_LOWER"),
+    ("ClaimsTooLittle", "test_abilities", "ACLS"),
+    ("MissesRemovals", "test_diff", "canonical and removed"),
+    ("ForgetsWhiteouts", "test_life", "removed or deleted"),
+    ("ForgetsOpacity", "test_life", "anew"),
+]
+
+
+def suite(driver: str, part: str, words: str) -> subprocess.CompletedProcess[str]:
+    """Run a part of the suite, as an author would whose driver is not installed."""
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "lamina.conformance.plugin", "-q"]
+    argv += ["--pyargs", f"lamina.conformance.{part}", "--driver", driver, "--must-run", "-k", words]
+    here = Path(__file__).parent
+    ini = ["-c", os.devnull, "--rootdir", str(here)]
+    paths = os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [*argv, *ini], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(("mutant", "part", "words"), MUTANTS, ids=[mutant for mutant, *_ in MUTANTS])
+def test_the_mutant_is_caught(mutant: str, part: str, words: str) -> None:
+    told = suite(f"mutants:{mutant}", part, words)
+
+    assert told.returncode == pytest.ExitCode.TESTS_FAILED, told.stdout + told.stderr
+    assert "does not conform" in told.stdout
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay"])
+def test_a_right_driver_passes_what_catches_the_mutants(driver: str) -> None:
+    told = suite(driver, "test_driver", "read_only or repeated or layers")
+
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert f"{driver} conforms" in told.stdout
