@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lamina.conformance.harness import Edit, mkdir, symlink, together, unlink, write
 from lamina.conformance.model import Model, ModelTree
 from lamina.conformance.play import RealTree
 from lamina.conformance.strategies import Whim, resolve, whims
@@ -36,21 +36,21 @@ def test_random_edits_of_a_plain_directory_agree_with_the_model(tmp_path: Path, 
     shutil.rmtree(place)
 
 
-BLOWS: list[tuple[str, Callable[[Path], object]]] = [
+BLOWS: list[tuple[str, Edit]] = [
     ("mode", lambda root: (root / "file").chmod(0o4755)),
     ("mtime_ns", lambda root: os.utime(root / "file", ns=(1, 1))),
-    ("content", lambda root: (root / "file").write_text("TEXT")),
+    ("content", write("file", "TEXT")),
     ("xattrs", lambda root: os.setxattr(root / "file", "user.lamina", b"x")),
-    ("links", lambda root: ((root / "twin").unlink(), (root / "twin").write_text("text"))),
-    ("target", lambda root: ((root / "link").unlink(), (root / "link").symlink_to("other"))),
-    ("missing", lambda root: (root / "file").unlink()),
-    ("not be there", lambda root: (root / "new").touch()),
-    ("type", lambda root: ((root / "file").unlink(), (root / "file").mkdir())),
+    ("links", together(unlink("twin"), write("twin", "text"))),
+    ("target", together(unlink("link"), symlink("link", "other"))),
+    ("missing", unlink("file")),
+    ("not be there", write("new")),
+    ("type", together(unlink("file"), mkdir("file"))),
 ]
 
 
 @pytest.mark.parametrize(("word", "blow"), BLOWS, ids=[word for word, _ in BLOWS])
-def test_the_witness_sees_every_kind_of_difference(tmp_path: Path, word: str, blow: Callable[[Path], object]) -> None:
+def test_the_witness_sees_every_kind_of_difference(tmp_path: Path, word: str, blow: Edit) -> None:
     (tmp_path / "file").write_text("text")
     os.link(tmp_path / "file", tmp_path / "twin")
     (tmp_path / "link").symlink_to("file")

@@ -126,12 +126,16 @@ def in_a_child(work: Callable[[Callable[[str], None]], None]) -> Death:
     return Death(tuple(word for word in words if not word.startswith("! ")), killed, "\n".join(errors))
 
 
+def _tell(sink: int, word: str) -> None:
+    os.write(sink, word.encode(errors="replace").replace(b"\0", b"") + b"\0")
+
+
 def _live(work: Callable[[Callable[[str], None]], None], sink: int) -> None:
     status = 0
     try:
-        work(lambda word: os.write(sink, word.encode() + b"\0") and None)
+        work(lambda word: _tell(sink, word))
     except BaseException:  # noqa: BLE001  # whatever it was, the parent has to hear of it
-        os.write(sink, b"! " + traceback.format_exc().encode(errors="replace").replace(b"\0", b"") + b"\0")
+        _tell(sink, f"! {traceback.format_exc()}")
         status = 1
     finally:
         os._exit(status)  # no clean-up of the parent's affairs

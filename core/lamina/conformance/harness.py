@@ -208,6 +208,16 @@ def rename(old: str, new: str) -> Edit:
     return lambda root: os.rename(root / old, root / new)
 
 
+def together(*edits: Edit) -> Edit:
+    """Several edits, in order, as one."""
+
+    def change(root: Path) -> None:
+        for one in edits:
+            one(root)
+
+    return change
+
+
 def settle(root: Path) -> None:
     """Give everything below a fixed time, so that two stores can be compared to the nanosecond."""
     for directory, below, files in os.walk(root, topdown=False):

@@ -79,7 +79,7 @@ def _find_driver(name: str) -> type[Driver]:
     if not colon:
         return load_driver(name)
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found: object = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise pytest.UsageError(f"--driver {name}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Driver)):

@@ -16,6 +16,7 @@ from lamina.conformance.harness import Edit, needs, needs_root
 from lamina.driver import Ability
 
 MINUTE = 60 * 10**9
+NOISE = random.Random(0).randbytes(1 << 20)  # noqa: S311  # not a secret, and the same every time
 HUGE = 10_000  # entries of the huge directory
 # CAP_NET_RAW, permitted and effective: revision 2, and revision 3 with the root of a user namespace
 CAPABILITY_2 = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
@@ -46,12 +47,13 @@ def modes(root: Path) -> None:
 def owners(root: Path) -> None:
     """Entries of other people, setuid ones and symbolic links among them."""
     for uid, gid in ((0, 0), (0, 42), (1000, 1000), (65534, 65534), (100_000, 165_535), (2**31 - 2, 2**31 - 2)):
-        (root / f"file-{uid}").write_text(str(gid))
-        (root / f"directory-{uid}").mkdir()
-        (root / f"link-{uid}").symlink_to("nowhere")
+        who = f"{uid}-{gid}"
+        (root / f"file-{who}").write_text(who)
+        (root / f"directory-{who}").mkdir()
+        (root / f"link-{who}").symlink_to("nowhere")
         for kind in ("file", "directory", "link"):
-            os.chown(root / f"{kind}-{uid}", uid, gid, follow_symlinks=False)
-        (root / f"file-{uid}").chmod(0o4751)  # after chown, which takes setuid away
+            os.chown(root / f"{kind}-{who}", uid, gid, follow_symlinks=False)
+        (root / f"file-{who}").chmod(0o4751)  # after chown, which takes setuid away
 
 
 def times(root: Path) -> None:
@@ -102,8 +104,8 @@ def large_xattrs(root: Path) -> None:
     """Attributes of two thousand bytes."""
     (root / "file").write_text("large")
     (root / "directory").mkdir()
-    os.setxattr(root / "file", "user.large", os.urandom(2000))
-    os.setxattr(root / "directory", "user.large", os.urandom(2000))
+    os.setxattr(root / "file", "user.large", NOISE[:2000])
+    os.setxattr(root / "directory", "user.large", NOISE[:2000])
 
 
 def capabilities(root: Path) -> None:
@@ -159,10 +161,9 @@ def devices(root: Path) -> None:
 
 def sizes(root: Path) -> None:
     """Empty files and directories, and files about as long as a block, a page and a buffer."""
-    noise = random.Random(0).randbytes(1 << 20)  # noqa: S311  # not a secret
     (root / "empty-directory").mkdir()
     for size in (0, 1, 511, 512, 513, 4095, 4096, 4097, 65_536, 1_000_003, 1 << 20):
-        (root / f"file-{size}").write_bytes(noise[:size])
+        (root / f"file-{size}").write_bytes(NOISE[:size])
 
 
 def sparse(root: Path) -> None:
@@ -171,13 +172,11 @@ def sparse(root: Path) -> None:
         for place in (0, 3 << 20, 9 << 20):
             file.seek(place)
             file.write(b"data" * 1024)
-    for name, place, size in (("start", 8 << 20, 0), ("end", 0, 8 << 20), ("nothing-else", None, 8 << 20)):
+    for name, place, data in (("start", 8 << 20, b"data"), ("end", 0, b"data"), ("nothing-else", 0, b"")):
         with (root / name).open("wb") as file:
-            if place is not None:
-                file.seek(place)
-                file.write(b"data")
-            if size:
-                file.truncate(size)
+            file.seek(place)
+            file.write(data)
+            file.truncate((8 << 20) + 4)
 
 
 def names(root: Path) -> None:

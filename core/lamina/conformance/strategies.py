@@ -30,8 +30,10 @@ class Whim:
     owner: int
 
 
-VERBS = ("file", "file", "directory", "directory", "symlink", "special", "write", "write", "truncate", "attributes")
-VERBS += ("attributes", "set_xattr", "remove_xattr", "link", "remove", "remove", "rename", "rename", "replace")
+VERBS: tuple[str, ...] = (
+    *("file", "file", "directory", "directory", "symlink", "special", "write", "write", "truncate", "attributes"),
+    *("attributes", "set_xattr", "remove_xattr", "link", "remove", "remove", "rename", "rename", "replace"),
+)
 
 
 def whims() -> st.SearchStrategy[Whim]:

@@ -10,7 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from lamina.conformance.harness import Room, edit, grow, link, mkdir, needs, needs_root, rmtree, seen, symlink, write
+from lamina.conformance.harness import (
+    Edit,
+    Room,
+    edit,
+    grow,
+    link,
+    mkdir,
+    needs,
+    needs_root,
+    rename,
+    rmtree,
+    seen,
+    symlink,
+    together,
+    unlink,
+    write,
+)
 from lamina.conformance.specimens import ACL, CAPABILITY_2
 from lamina.conformance.witness import Manifest, assert_same, differences
 from lamina.driver import Ability
@@ -175,18 +191,14 @@ def test_a_default_acl_of_a_lower_directory_is_inherited(room: Room, snapshots: 
     assert "system.posix_acl_access" in seen(snapshots, "child")[b"dir/heir"].xattrs
 
 
-REPLACEMENTS: list[tuple[str, Callable[[Path], object], int]] = [
-    ("file by directory", lambda root: ((root / "x").unlink(), (root / "x").mkdir()), stat.S_IFDIR),
-    ("file by symlink", lambda root: ((root / "x").unlink(), (root / "x").symlink_to("y")), stat.S_IFLNK),
-    ("file by fifo", lambda root: ((root / "x").unlink(), os.mkfifo(root / "x")), stat.S_IFIFO),
-    ("directory by file", lambda root: (rmtree("d")(root), (root / "d").write_text("")), stat.S_IFREG),
-    ("directory by symlink", lambda root: (rmtree("d")(root), (root / "d").symlink_to("x")), stat.S_IFLNK),
-    ("symlink by directory", lambda root: ((root / "s").unlink(), (root / "s").mkdir()), stat.S_IFDIR),
-    (
-        "file by rename",
-        lambda root: (mkdir("n")(root), (root / "x").unlink(), os.rename(root / "n", root / "x")),
-        stat.S_IFDIR,
-    ),
+REPLACEMENTS: list[tuple[str, Edit, int]] = [
+    ("file by directory", together(unlink("x"), mkdir("x")), stat.S_IFDIR),
+    ("file by symlink", together(unlink("x"), symlink("x", "y")), stat.S_IFLNK),
+    ("file by fifo", together(unlink("x"), lambda root: os.mkfifo(root / "x")), stat.S_IFIFO),
+    ("directory by file", together(rmtree("d"), write("d")), stat.S_IFREG),
+    ("directory by symlink", together(rmtree("d"), symlink("d", "x")), stat.S_IFLNK),
+    ("symlink by directory", together(unlink("s"), mkdir("s")), stat.S_IFDIR),
+    ("file by a renamed directory", together(mkdir("n"), unlink("x"), rename("n", "x")), stat.S_IFDIR),
 ]
 
 

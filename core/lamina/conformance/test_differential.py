@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.conformance.harness import LONG_AGO, Room, edit, seen
+from lamina.conformance.harness import LONG_AGO, Room, mounted, seen
 from lamina.conformance.model import Model, ModelTree, Step
 from lamina.conformance.play import RealTree
 from lamina.conformance.plugin import Rooms
@@ -68,7 +68,9 @@ def played(room: Room, script: Script) -> list[tuple[Manifest, list[tuple[str, b
 def _play(room: Room, snapshots: Snapshotter, steps: list[Step], *, first: bool) -> None:
     start = Step("attributes", b"", {"uid": 0, "gid": 0, "mode": 0o755}, time=LONG_AGO * 10**9)
     all_steps = [start, *steps] if first else steps
-    edit(room, snapshots, "growing", lambda root: [RealTree(root).do(step) for step in all_steps])
+    with mounted(room, snapshots, "growing") as root:
+        for step in all_steps:
+            RealTree(root).do(step)
 
 
 @contextmanager

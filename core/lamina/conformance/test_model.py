@@ -6,7 +6,6 @@ import io
 from contextlib import ExitStack
 from pathlib import Path
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -209,7 +208,4 @@ class Histories(RuleBasedStateMachine):
 
 
 def test_random_histories_agree_with_the_model(rooms: Rooms) -> None:
-    def machine() -> Histories:
-        return type("Histories", (Histories,), {"rooms": staticmethod(rooms)})()
-
-    run_state_machine_as_test(machine, settings=settings())
+    run_state_machine_as_test(type("Histories", (Histories,), {"rooms": staticmethod(rooms)}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from lamina.conformance.crash import in_a_child
 from lamina.conformance.harness import Room, assert_ids_agree, edit, grow, mkdir, mounted, read, write
@@ -103,7 +104,7 @@ def test_of_many_who_commit_one_layer_one_succeeds(room: Room, snapshots: Snapsh
     snapshots.prepare("active")
     edit(room, snapshots, "active", write("file", "x"))
 
-    went = _race(*[lambda number=number: snapshots.commit(f"name{number}", "active") for number in range(THREADS)])
+    went = _race(*[partial(snapshots.commit, f"name{number}", "active") for number in range(THREADS)])
 
     assert went.count("done") == 1
     (committed,) = snapshots.list()
@@ -114,7 +115,7 @@ def test_of_many_who_remove_one_layer_one_succeeds(room: Room, snapshots: Snapsh
     for number in range(5):
         snapshots.prepare(f"active{number}")
 
-        went = _race(*[lambda number=number: snapshots.remove(f"active{number}")] * THREADS)
+        went = _race(*[partial(snapshots.remove, f"active{number}")] * THREADS)
 
         assert went.count("done") == 1
     assert room.driver().layers() == set()
@@ -126,8 +127,8 @@ def test_a_parent_is_not_removed_under_a_child_that_is_being_made(room: Room, sn
         grow(room, snapshots, base, write("file", "x"))
 
         went = _race(
-            lambda base=base: snapshots.remove(base),
-            lambda base=base, child=child: snapshots.prepare(child, base),
+            partial(snapshots.remove, base),
+            partial(snapshots.prepare, child, base),
         )
 
         assert went.count("done") == 1, went

@@ -102,11 +102,17 @@ def differences(wanted: Manifest, got: Manifest, *, ignoring: Iterable[str] = ()
     told += [f"{path!r} should not be there" for path in sorted(got.keys() - wanted.keys())]
     for path in sorted(wanted.keys() & got.keys()):
         told += [
-            f"{path!r}: {field.name} is {getattr(got[path], field.name)!r}, not {getattr(wanted[path], field.name)!r}"
+            f"{path!r}: {field.name} is {_short(getattr(got[path], field.name))}, "
+            f"not {_short(getattr(wanted[path], field.name))}"
             for field in attrs.fields(Seen)
             if field.name not in dull and getattr(got[path], field.name) != getattr(wanted[path], field.name)
         ]
     return told
+
+
+def _short(value: object) -> str:
+    told = repr(value)
+    return told if len(told) <= 200 else f"{told[:160]}… ({len(told)} characters)"
 
 
 def assert_same(wanted: Manifest, got: Manifest, *, ignoring: Iterable[str] = ()) -> None:

@@ -26,7 +26,8 @@ class VfsDriver(Driver):
 
     def start(self) -> None:
         """`home` exists; trees must be reachable through mounts, so others may pass but not list."""
-        self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o711)  # whatever the umask says
 
     def prepare(self, layer: Layer) -> None:
         """Copy the parent. A view of a parent needs no copy: nobody can write to it."""
@@ -34,7 +35,8 @@ class VfsDriver(Driver):
         if layer.kind is Kind.VIEW and layer.parent is not None:
             return
         unfinished = self._place(layer.id, _UNFINISHED)
-        unfinished.mkdir(mode=0o755)
+        unfinished.mkdir()
+        unfinished.chmod(0o755)  # whatever the umask says
         if layer.parent is not None:
             copy_tree(self._place(layer.parent), unfinished)
         unfinished.rename(self._place(layer.id))
