@@ -21,7 +21,7 @@ MUTANTS = [
     ("PartsHardLinks", "test_content", "hard-links and restart"),
     ("FillsHoles", "test_content", "holes"),
     ("SharesFilesWithItsParent", "test_copyup", "shared_with_the_parents"),
-    ("StrangeRoot", "test_life", "root"),
+    ("StrangeRoot", "test_layers", "root"),
     ("WritableView", "test_driver", "read_only"),
     ("RemovesOnce", "test_driver", "repeated or unknown"),
     ("KeepsRests", "test_driver", "prepare_repeated"),
@@ -33,8 +33,8 @@ MUTANTS = [
     ("ClaimsTooMuch", "test_abilities", "LOWER_HARD_LINKS or RENAME_LOWER"),
     ("ClaimsTooLittle", "test_abilities", "ACLS"),
     ("MissesRemovals", "test_diff", "canonical and removed"),
-    ("ForgetsWhiteouts", "test_life", "removed or deleted"),
-    ("ForgetsOpacity", "test_life", "anew"),
+    ("ForgetsWhiteouts", "test_layers", "removed or deleted"),
+    ("ForgetsOpacity", "test_layers", "anew"),
 ]
 
 

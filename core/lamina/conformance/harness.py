@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import pytest
 
 from lamina.conformance.witness import Manifest, manifest
 from lamina.driver import Ability, Driver
@@ -21,8 +20,6 @@ from lamina.snapshotter import Snapshotter
 
 Edit = Callable[[Path], object]
 
-needs = pytest.mark.needs  # @needs(Ability.X): skipped if the driver named it as lacking
-needs_root = pytest.mark.needs_root
 _numbers = itertools.count(1)
 
 LONG_AGO = 1_000_000_000  # 2001-09-09, so that "now" is never mistaken for it

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from lamina.conformance.harness import Edit, needs, needs_root
+from lamina.conformance.harness import Edit
+from lamina.conformance.marks import needs, needs_root
 from lamina.driver import Ability
 
 MINUTE = 60 * 10**9

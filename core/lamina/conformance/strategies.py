@@ -25,9 +25,15 @@ class Whim:
     verb: str
     first: int
     second: int
-    content: bytes
+    motif: bytes
+    times: int
     mode: int
     owner: int
+
+    @property
+    def content(self) -> bytes:
+        """What a file is to hold: something short, or the same many times."""
+        return self.motif * self.times
 
 
 VERBS: tuple[str, ...] = (
@@ -43,7 +49,8 @@ def whims() -> st.SearchStrategy[Whim]:
         verb=st.sampled_from(VERBS),
         first=st.integers(0, 999),
         second=st.integers(0, 999),
-        content=st.one_of(st.binary(max_size=20), st.sampled_from((b"x" * 4096, b"\0" * 5000, b"y" * 70_000))),
+        motif=st.binary(max_size=20),
+        times=st.sampled_from((1, 1, 1, 1, 300, 7000)),
         mode=st.sampled_from((0o755, 0o644, 0o700, 0o4755, 0o2755, 0o1777, 0o000, 0o600)),
         owner=st.sampled_from((0, 0, 1, 1000, 65534)),
     )

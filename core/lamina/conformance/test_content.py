@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.conformance.harness import Edit, Room, can, edit, grow, mounted, needs, seen
+from lamina.conformance.harness import Edit, Room, can, edit, grow, mounted, seen
+from lamina.conformance.marks import needs
 from lamina.conformance.specimens import SPECIMENS, huge, make_or_skip, nanoseconds, sparse, times
 from lamina.conformance.witness import Manifest, assert_same, manifest, walk
 from lamina.driver import Ability

@@ -10,8 +10,9 @@ import attrs
 import pytest
 
 from lamina.conformance.crash import Death, Steps, in_a_child, mortal
-from lamina.conformance.harness import Room, assert_ids_agree, exists, grow, needs_root, read, seen, write
+from lamina.conformance.harness import Room, assert_ids_agree, exists, grow, read, seen, write
 from lamina.conformance.leaks import mounts_below
+from lamina.conformance.marks import needs_root
 from lamina.conformance.plugin import Rooms
 from lamina.conformance.smalldisk import cut_the_power, ext4, mounted_image
 from lamina.conformance.story import Scene, State, Verb, place_of, story

@@ -21,8 +21,6 @@ from lamina.conformance.harness import (
     grow,
     link,
     mkdir,
-    needs,
-    needs_root,
     rename,
     rmtree,
     seen,
@@ -31,6 +29,7 @@ from lamina.conformance.harness import (
     unlink,
     write,
 )
+from lamina.conformance.marks import needs, needs_root
 from lamina.conformance.witness import assert_same, expected_changes
 from lamina.driver import Ability
 from lamina.snapshotter import Snapshotter

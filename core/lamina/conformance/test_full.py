@@ -12,7 +12,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from lamina.conformance.harness import Room, assert_ids_agree, edit, grow, mounted, needs_root, seen, write
+from lamina.conformance.harness import Room, assert_ids_agree, edit, grow, mounted, seen, write
+from lamina.conformance.marks import needs_root
 from lamina.conformance.smalldisk import ext4, fill, tmpfs
 from lamina.conformance.witness import Manifest, assert_same
 from lamina.errors import DriverFailed, NoSpace

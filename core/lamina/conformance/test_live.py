@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina.conformance.harness import Room, grow, mkdir, mounted, needs, needs_root, read, write
+from lamina.conformance.harness import Room, grow, mkdir, mounted, read, write
+from lamina.conformance.marks import needs, needs_root
 from lamina.driver import Ability
 from lamina.snapshotter import Snapshotter
 

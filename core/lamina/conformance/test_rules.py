@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lamina.conformance.harness import Room, assert_ids_agree, exists, grow, mounted, needs, seen, write
+from lamina.conformance.harness import Room, assert_ids_agree, exists, grow, mounted, seen, write
+from lamina.conformance.marks import needs
 from lamina.conformance.witness import assert_same
 from lamina.driver import Ability
 from lamina.errors import AlreadyExists, BadRequest, InUse, NotFound, WrongKind
