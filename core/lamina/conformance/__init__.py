@@ -6,6 +6,7 @@ The same by hand: `pytest -p lamina.conformance.plugin --pyargs lamina.conforman
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from lamina.errors import BadRequest
@@ -19,11 +20,12 @@ def run(name: str, args: Sequence[str] = ()) -> int:
     `name` is what config says, or `module:Class` for a driver that is not installed. `args` go to pytest; a word
     such as `lamina.conformance.test_life` among them runs that part alone.
     """
-    try:
-        import hypothesis  # noqa: F401, PLC0415  # an extra: most installations never run the suite
-        import pytest  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise BadRequest(f"{error}; the suite needs `pip install 'lamina[conformance]'`") from error
+    for extra in ("pytest", "hypothesis"):
+        # looked for, not imported: pytest wants to be the first to import what brings plugins of its own
+        if find_spec(extra) is None:
+            raise BadRequest(f"the suite needs {extra}; install it by `pip install 'lamina[conformance]'`")
+    import pytest  # noqa: PLC0415  # most installations never run the suite
+
     chosen = any(word.startswith(__name__) for word in args)
     # our own settings: those of the directory we happen to stand in are somebody else's
     settings = Path(__file__).with_name("pytest.ini")

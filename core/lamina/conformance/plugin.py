@@ -25,6 +25,7 @@ pytest.register_assert_rewrite("lamina.conformance.harness", "lamina.conformance
 from lamina.config import driver_options  # noqa: E402  # after the line that has pytest explain our assertions
 from lamina.conformance import leaks, summary  # noqa: E402
 from lamina.conformance.harness import Room  # noqa: E402
+from lamina.conformance.play import is_root  # noqa: E402
 from lamina.driver import Ability, Driver, Health  # noqa: E402
 from lamina.errors import LaminaError  # noqa: E402
 from lamina.plugins import load_driver  # noqa: E402
@@ -32,7 +33,6 @@ from lamina.snapshotter import Snapshotter  # noqa: E402
 
 Rooms = Callable[[], AbstractContextManager[Room]]
 
-TIME_LIMIT = 300  # seconds for one test: a driver that hangs must not hang its author
 _driver_key = pytest.StashKey[type[Driver]]()
 _options_key = pytest.StashKey[Any]()
 _base_key = pytest.StashKey[Path]()
@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--driver-root", metavar="DIR", type=Path, help="make the stores below DIR instead of $TMPDIR")
     group.addoption("--driver-option", metavar="K=V", action="append", default=[], help="an option of the driver")
     group.addoption("--must-run", action="store_true", help="a driver that cannot be used here fails, not skips")
+    group.addoption("--time-limit", metavar="S", type=int, default=300, help="seconds for one test, then it fails")
     group.addoption("--examples", metavar="N", type=int, default=15, help="how many random histories to play")
 
 
@@ -132,7 +133,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             assert isinstance(ability, Ability)
             if ability in lacking:
                 pytest.skip(f"lacks {ability.name}")
-    if os.geteuid() != 0 and next(item.iter_markers("needs_root"), None):
+    if not is_root() and next(item.iter_markers("needs_root"), None):
         pytest.skip("needs root")
 
 
@@ -149,11 +150,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if item.config.pluginmanager.hasplugin("timeout"):
         return (yield)
 
+    limit = item.config.getoption("time_limit")
+
     def too_long(_signum: int, _frame: FrameType | None) -> NoReturn:
-        pytest.fail(f"took longer than {TIME_LIMIT} seconds")
+        pytest.fail(f"took longer than {limit} seconds")
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(TIME_LIMIT)
+    signal.alarm(limit)
     try:
         return (yield)
     finally:

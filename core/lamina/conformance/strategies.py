@@ -11,6 +11,7 @@ import attrs
 from hypothesis import strategies as st
 
 from lamina.conformance.model import DIRECTORY, FILE, LINK, Model, Node, Step
+from lamina.conformance.play import is_root
 from lamina.driver import Ability
 
 NAMES = (b"a", b"b", b"c", b"d", b"\xff\xfe", b"line\nbreak", b"n" * 255, "é".encode())
@@ -65,8 +66,8 @@ def resolve(whim: Whim, model: Model, number: int) -> Step | None:
 
 def _owned(whim: Whim) -> dict[str, Any]:
     # an ordinary user owns what he makes
-    owner = (whim.owner, whim.owner) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
-    mode = whim.mode if os.geteuid() == 0 else whim.mode | 0o700
+    owner = (whim.owner, whim.owner) if is_root() else (os.geteuid(), os.getegid())
+    mode = whim.mode if is_root() else whim.mode | 0o700
     return {"uid": owner[0], "gid": owner[1], "mode": mode}
 
 
@@ -100,7 +101,7 @@ def _symlink(whim: Whim, model: Model) -> Step | None:
 
 
 def _special(whim: Whim, model: Model) -> Step | None:
-    if os.geteuid() == 0 and whim.second % 2:
+    if is_root() and whim.second % 2:
         return _make(whim, model, stat.S_IFCHR, rdev=os.makedev(1, 3))
     return _make(whim, model, stat.S_IFIFO)
 
@@ -122,7 +123,7 @@ def _attributes(whim: Whim, model: Model) -> Step | None:
 
 def _set_xattr(whim: Whim, model: Model) -> Step | None:
     path = _pick(model, whim.first, lambda node: node.type in (FILE, DIRECTORY))
-    space = "trusted" if os.geteuid() == 0 and whim.second % 2 else "user"
+    space = "trusted" if is_root() and whim.second % 2 else "user"
     name = f"{space}.lamina.{whim.second % 3}"
     return None if path is None else Step("set_xattr", path, {"name": name, "value": whim.content[:100]})
 

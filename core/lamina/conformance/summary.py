@@ -31,6 +31,7 @@ class Record:
     scores: dict[str, _Score] = attrs.field(factory=lambda: defaultdict(_Score))
     failures: list[str] = attrs.field(factory=list)
     lacking: dict[Ability, str] = attrs.field(factory=dict)
+    deaths: int = 0  # how many times a child was killed in a crash test
 
 
 _key = pytest.StashKey[Record]()
@@ -58,7 +59,9 @@ def note(report: pytest.TestReport) -> None:
     elif report.when == "call":
         score.passed += 1
     for name, value in report.user_properties if report.when == "call" else ():
-        if name.startswith("lacks "):
+        if name == "crash points":
+            record.deaths += int(str(value))
+        elif name.startswith("lacks "):
             record.lacking[Ability[name.removeprefix("lacks ")]] = str(value)
 
 
@@ -77,6 +80,8 @@ def tell(terminal: pytest.TerminalReporter) -> None:
     _tell_lacking(terminal, record)
     for line in record.health.notes:
         terminal.write_line(f"noted about this host: {line}")
+    if record.deaths:
+        terminal.write_line(f"killed {record.deaths} times, at every step of every verb, and opened again")
     _tell_verdict(terminal, record)
 
 
