@@ -40,7 +40,7 @@ class Ability(enum.Enum):
     REBASE = "commit onto a parent that was chosen only then"
     RENAME_LOWER_DIRECTORY = "rename a directory that comes from a lower layer"
     LOWER_HARD_LINKS = "keep hard links to a file of a lower layer together when one of them is written"
-    LIVE_READERS = "let a file opened for reading before its first write see later writes"
+    LIVE_READERS = "let a file opened or mapped for reading before its first write see later writes"
     NANOSECOND_TIMES = "keep times to the nanosecond"
     LARGE_XATTRS = "keep extended attributes of more than 128 bytes"
     ACLS = "keep POSIX access control lists"

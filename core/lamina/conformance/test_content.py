@@ -103,7 +103,8 @@ def test_holes_stay_holes(room: Room, snapshots: Snapshotter) -> None:
     for key in ("base", "child", "copy"):
         with snapshots.look(key) as root:
             blocks = {path.name: path.lstat().st_blocks * 512 for path in root.iterdir()}
-        assert max(blocks.values()) < 1 << 20, f"{key}: {blocks}"
+        # each file has 8 MiB or more; a kernel may copy the islands in pieces of 1 MiB
+        assert max(blocks.values()) <= 4 << 20, f"{key}: {blocks}"
 
 
 def test_a_sticky_world_writable_directory_stays_so(room: Room, snapshots: Snapshotter) -> None:
