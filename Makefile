@@ -1,0 +1,53 @@
+# make demo | test | lint | bench: each installs what it lacks, then runs. Debian 12, root or sudo, nothing else.
+
+PYTHON := /usr/bin/python3
+VENV   := .venv
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+# root's byte code and caches would be in the way of the user who called sudo
+AS_ROOT := $(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1)
+PYTEST  := $(VENV)/bin/python -m pytest $(if $(SUDO),-p no:cacheprovider)
+# also for what builds the package, which pip installs into a place of its own
+PIP     := PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test lint bench clean
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make demo    the main job from end to end, narrated; leaves nothing behind
+demo: $(VENV)/.lamina
+	@.ci/need busybox-static
+	@$(AS_ROOT) demo/run
+
+## make test    everything that must be true; ARGS="…" go to pytest
+test: $(VENV)/.tools
+	@.ci/need busybox-static skopeo umoci
+	@$(AS_ROOT) $(PYTEST) $(ARGS); status=$$?; \
+	if [ -n "$(STATUS)" ]; then echo $$status > "$(STATUS)"; else exit $$status; fi
+
+## make lint    style, types and imports; `make test` does this, too
+lint: $(VENV)/.tools
+	@$(PYTEST) tests/house $(ARGS)
+
+## make bench   lamina beside skopeo, umoci and containerd
+bench: $(VENV)/.tools
+	@.ci/need buildah busybox-static containerd mmdebstrap skopeo umoci
+	@$(AS_ROOT) $(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+## make clean   remove what these have installed here (Debian's packages stay)
+clean:
+	rm -rf $(VENV)
+
+# lamina alone, and lamina with what its developers need
+$(VENV)/.lamina: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "installing lamina into $(VENV)"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.lamina
+	@echo "installing the tools of its developers into $(VENV)"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/bin/pip:
+	@.ci/need python3-venv
+	@$(PYTHON) -m venv $(VENV)

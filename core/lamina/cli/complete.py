@@ -1,0 +1,58 @@
+"""What a shell offers after TAB: names of images, containers, snapshots, drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from lamina.cli.session import Session
+
+
+def images(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Names of images that begin so."""
+    try:
+        with _session(ctx).images() as store:
+            return _beginning(typed, (name for image in store.list() for name in image.names))
+    except Exception:  # noqa: BLE001  # a traceback on the prompt helps nobody
+        return []
+
+
+def containers(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Names of containers that begin so."""
+    try:
+        with _session(ctx).containers() as store:
+            return _beginning(typed, (container.name for container in store.list()))
+    except Exception:  # noqa: BLE001
+        return []
+
+
+def either(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """Names of containers and images."""
+    return [*containers(ctx, parameter, typed), *images(ctx, parameter, typed)]
+
+
+def snapshots(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Names of snapshots that begin so."""
+    try:
+        with _session(ctx).snapshots() as store:
+            return _beginning(typed, (snapshot.name for snapshot in store.list()))
+    except Exception:  # noqa: BLE001
+        return []
+
+
+def drivers(_ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Names of installed drivers that begin so."""
+    from lamina.plugins import installed  # noqa: PLC0415
+
+    return _beginning(typed, installed())
+
+
+def _session(ctx: click.Context) -> Session:
+    """The global options as far as they are typed already."""
+    values = ctx.find_root().params
+    return Session(values.get("config_file"), values.get("root"), values.get("driver"))
+
+
+def _beginning(typed: str, names: Iterable[str]) -> list[str]:
+    return sorted({name for name in names if name.startswith(typed)})

@@ -1,0 +1,190 @@
+"""Containers and their layers: create, ps, diff, commit, rename, rm."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lamina.cli import complete, failures
+from lamina.cli.options import as_json, no_trunc, quiet
+from lamina.cli.output import Column, age, escape, show_json, show_path, show_table
+from lamina.cli.progress import shown
+from lamina.cli.session import Session, pass_session
+from lamina.containers.container import Container
+from lamina.errors import NotFound
+
+if TYPE_CHECKING:
+    from lamina.changes import Change
+    from lamina.containers.store import Containers
+    from lamina.images.store import Images
+
+_COMMAND = 20  # characters of a command that ps shows, as docker does
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--name", help="How it is called; by default something that can be remembered.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.argument("image", shell_complete=complete.images)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def create(session: Session, name: str | None, image: str, command: tuple[str, ...], *, quiet: bool) -> None:
+    """Make a container: a writable layer on top of IMAGE. Nothing runs. Prints its ID."""
+    with session.containers() as store, shown(quiet=quiet) as progress:
+        container = store.create(image, name=name, command=command, progress=progress)
+    click.echo(container.id)
+
+
+@click.command
+@click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
+@no_trunc
+@quiet
+@as_json
+@pass_session
+def ps(session: Session, form: str, *, everything: bool, no_trunc: bool, quiet: bool) -> None:
+    """List containers that run; with -a also those that were only created."""
+    with session.containers() as store:
+        found = [each for each in store.list() if everything or each.state == "running"]
+    if form == "json":
+        for container in found:
+            show_json(_document(container))
+    elif quiet:
+        for container in found:
+            click.echo(container.id if no_trunc else container.short_id)
+    else:
+        show_table(_columns(whole=no_trunc), found)
+
+
+@click.command
+@click.argument("name", shell_complete=complete.either)
+@click.option("-z", "--null", is_flag=True, help="Raw paths, each line ended by a NUL byte.")
+@as_json
+@pass_session
+def diff(session: Session, name: str, form: str, *, null: bool) -> None:
+    r"""Show what a container (or an image's last layer) added (A), changed (C) and deleted (D).
+
+    Bytes that are no character, control characters and backslashes are shown as \xff, \n, \\; -z prints them raw.
+    """
+    with session.both() as (images, containers):
+        show_changes(_changes(images, containers, name), form, null=null)
+
+
+@click.command
+@click.argument("container", shell_complete=complete.containers)
+@click.argument("name", required=False)
+@click.option("-a", "--author", default="", help="Who made it, such as 'Ada <ada@example.org>'.")
+@click.option("-m", "--message", default="", help="What was done, for the history.")
+@click.option("-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="A Dockerfile instruction.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@pass_session
+def commit(
+    session: Session,
+    container: str,
+    name: str | None,
+    author: str,
+    message: str,
+    changes: tuple[str, ...],
+    *,
+    quiet: bool,
+) -> None:
+    """Make an image of what a container is now: its changes become one more layer. Prints the image's ID."""
+    with session.containers() as store, shown(quiet=quiet) as progress:
+        image = store.commit(container, name, author=author, message=message, changes=changes, progress=progress)
+    click.echo(image.id)
+
+
+@click.command
+@click.argument("container", shell_complete=complete.containers)
+@click.argument("name")
+@pass_session
+def rename(session: Session, container: str, name: str) -> None:
+    """Call a container NAME."""
+    with session.containers() as store:
+        store.rename(container, name)
+
+
+@click.command
+@click.argument("names", nargs=-1, required=True, shell_complete=complete.containers)
+@click.option("-f", "--force", is_flag=True, help="Those that are not there are no error.")
+@pass_session
+def rm(session: Session, names: tuple[str, ...], *, force: bool) -> None:
+    """Remove containers and their writable layers. Prints each name as it was given."""
+    with session.containers() as store:
+
+        def remove(name: str) -> None:
+            try:
+                store.remove(name)
+            except NotFound:
+                if not force:
+                    raise
+                return
+            click.echo(escape(name))
+
+        failures.each(names, remove, debug=session.debug)
+
+
+def show_changes(changes: Iterator[Change], form: str, *, null: bool) -> None:
+    """Print changes, one by one as they are found."""
+    for change in changes:
+        if null:
+            sys.stdout.buffer.write(change.kind.value.encode() + b" /" + change.path + b"\0")
+        elif form == "json":
+            show_json({"kind": change.kind.value, **path_document(b"/" + change.path)})
+        else:
+            click.echo(f"{change.kind.value} {show_path(b'/' + change.path)}")
+
+
+def path_document(path: bytes) -> dict[str, str]:
+    """A path for JSON: text, and the bytes in hexadecimal beside it where they are not UTF-8."""
+    try:
+        return {"path": path.decode()}
+    except UnicodeDecodeError:
+        return {"path": path.decode(errors="backslashreplace"), "path_hex": path.hex()}
+
+
+def _changes(images: Images, containers: Containers, name: str) -> Iterator[Change]:
+    try:
+        return containers.diff(name)
+    except NotFound:
+        image = _image_or_nothing(images, name)
+    return images.snapshots.changes(image.chain_id) if image.chain_id else iter(())
+
+
+def _image_or_nothing(images: Images, name: str) -> Any:
+    try:
+        return images.find(name)
+    except NotFound:
+        raise NotFound(f"no container and no image {name!r}") from None
+
+
+def _columns(*, whole: bool) -> list[Column[Container]]:
+    return [
+        Column("CONTAINER ID", lambda each: each.id if whole else each.short_id),
+        Column("IMAGE", lambda each: each.image_name),
+        Column("COMMAND", lambda each: _command(each, whole=whole)),
+        Column("CREATED", lambda each: age(each.created)),
+        Column("STATUS", lambda each: each.state.capitalize()),
+        Column("NAMES", lambda each: each.name),
+    ]
+
+
+def _command(container: Container, *, whole: bool) -> str:
+    text = shlex.join(container.command)
+    return f'"{text if whole or len(text) <= _COMMAND else text[: _COMMAND - 1] + "…"}"'
+
+
+def _document(container: Container) -> dict[str, Any]:
+    return {
+        "id": container.id,
+        "name": container.name,
+        "image": container.image_name,
+        "image_id": container.image,
+        "command": list(container.command),
+        "created": container.created,
+        "state": container.state,
+        "driver": container.driver,
+        "snapshot": container.snapshot,
+    }

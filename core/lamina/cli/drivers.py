@@ -1,0 +1,110 @@
+"""Which drivers there are, whether they can be used here, and the suite that proves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import click
+
+from lamina.cli import complete
+from lamina.cli.options import as_json, quiet
+from lamina.cli.output import Column, show_json, show_table
+from lamina.cli.session import Session, pass_session
+from lamina.driver import Driver, Health
+from lamina.errors import LaminaError
+
+
+@attrs.frozen
+class Probe:
+    """One driver as it was found on this machine."""
+
+    name: str
+    health: Health
+    driver: type[Driver] | None = None  # None if the plugin cannot be loaded or its options are wrong
+    used: bool = False  # by this config and store
+
+    @property
+    def verdict(self) -> str:
+        """The word of the listing."""
+        return "yes" if self.health.ok else "no"
+
+
+@click.command
+@quiet
+@as_json
+@pass_session
+def drivers(session: Session, form: str, *, quiet: bool) -> None:
+    """List the installed drivers, and whether each can be used here. `lamina doctor` tells more."""
+    from lamina.plugins import installed  # noqa: PLC0415
+
+    if quiet:
+        for name in installed():
+            click.echo(name)
+        return
+    probes = probe_all(session)
+    if form == "json":
+        for probe in probes:
+            show_json(document(probe))
+    else:
+        show_table(_COLUMNS, probes)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("driver", shell_complete=complete.drivers)
+@click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
+def conformance(driver: str, pytest_args: tuple[str, ...]) -> int:
+    """Prove DRIVER by the suite. What follows goes to pytest: --must-run, --junitxml FILE, -k WORD, …"""
+    from lamina.conformance import run  # noqa: PLC0415
+
+    return run(driver, pytest_args)
+
+
+def probe_all(session: Session) -> list[Probe]:
+    """Ask every installed driver about this machine; none of them can make this fail."""
+    from lamina.config import choose_driver  # noqa: PLC0415
+    from lamina.plugins import installed  # noqa: PLC0415
+
+    config = session.config()
+    try:
+        chosen = choose_driver(config).driver.name
+    except LaminaError:
+        chosen = None
+    return [attrs.evolve(_probe(config, name), used=name == chosen) for name in installed()]
+
+
+def document(probe: Probe) -> dict[str, Any]:
+    """A probe for machines."""
+    return {
+        "name": probe.name,
+        "usable": probe.health.ok,
+        "used": probe.used,
+        "problems": list(probe.health.problems),
+        "notes": list(probe.health.notes),
+        "cannot": cannot(probe),
+    }
+
+
+def cannot(probe: Probe) -> list[str]:
+    """The abilities that the driver names as lacking."""
+    return sorted(ability.name for ability in probe.driver.cannot) if probe.driver else []
+
+
+def _probe(config: Any, name: str) -> Probe:
+    from lamina.config import driver_options  # noqa: PLC0415
+    from lamina.plugins import load_driver  # noqa: PLC0415
+
+    try:
+        driver = load_driver(name)
+        options = driver_options(driver, config.drivers.get(name, {}))
+        health = driver(config.root / name / "layers", options).health()
+    except Exception as error:  # noqa: BLE001  # a third party's code; it must not hide the others
+        return Probe(name, Health((str(error) or type(error).__name__,)))
+    return Probe(name, health, driver)
+
+
+_COLUMNS: list[Column[Probe]] = [
+    Column("DRIVER", lambda probe: f"{probe.name} *" if probe.used else probe.name),
+    Column("USABLE", lambda probe: probe.verdict),
+    Column("WHY NOT", lambda probe: "; ".join(probe.health.problems)),
+]

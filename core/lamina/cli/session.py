@@ -1,0 +1,69 @@
+"""What every command starts from: the global options, and the store opened as they say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+if TYPE_CHECKING:
+    from lamina.config import Config
+    from lamina.containers.store import Containers
+    from lamina.images.store import Images
+    from lamina.snapshotter import Snapshotter
+
+
+@attrs.frozen
+class Session:
+    """The global options of one command, and what they open."""
+
+    config_file: Path | None = None
+    root: Path | None = None
+    driver: str | None = None
+    debug: bool = False
+
+    def config(self) -> Config:
+        """The config file, the environment and the options, the later ones winning."""
+        from lamina.config import load_config  # noqa: PLC0415  # --help needs no config
+
+        return load_config(self.config_file, os.environ, driver=self.driver, root=self.root)
+
+    @contextmanager
+    def snapshots(self) -> Iterator[Snapshotter]:
+        """The store with the chosen driver."""
+        from lamina.snapshotter import open_snapshotter  # noqa: PLC0415
+
+        with open_snapshotter(self.config()) as snapshots:
+            yield snapshots
+
+    @contextmanager
+    def images(self) -> Iterator[Images]:
+        """The images of the store."""
+        from lamina.images.store import Images  # noqa: PLC0415
+        from lamina.snapshotter import open_snapshotter  # noqa: PLC0415
+
+        config = self.config()
+        with open_snapshotter(config) as snapshots, Images(config.root, snapshots) as images:
+            yield images
+
+    @contextmanager
+    def both(self) -> Iterator[tuple[Images, Containers]]:
+        """The images and the containers of the store."""
+        from lamina.containers.store import Containers  # noqa: PLC0415
+
+        with self.images() as images:
+            yield images, Containers(images)
+
+    @contextmanager
+    def containers(self) -> Iterator[Containers]:
+        """The containers of the store."""
+        with self.both() as (_, containers):
+            yield containers
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)

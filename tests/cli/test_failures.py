@@ -1,0 +1,86 @@
+"""Every way to fail ends in one line on stderr and a number that a script can rely on."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+import click
+import pytest
+
+from lamina import errors
+from lamina.cli import failures
+
+
+def _all_errors(kind: type[errors.LaminaError] = errors.LaminaError) -> list[type[errors.LaminaError]]:
+    return [kind, *(each for below in kind.__subclasses__() for each in _all_errors(below))]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.NotFound("no image 'x'"), 4),
+        (errors.InUse("busy"), 6),
+        (click.UsageError("no such option"), 2),
+        (OSError(errno.ENOSPC, "No space left on device"), 14),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 1),
+        (sqlite3.DatabaseError("file is not a database"), 13),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+        (failures.Terminated(), 143),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141),
+        (ZeroDivisionError("division by zero"), 70),
+    ],
+)
+def test_each_error_has_its_exit_code(error: BaseException, code: int) -> None:
+    assert failures.exit_code(error) == code
+
+
+def test_every_error_of_ours_has_a_code_of_its_own_that_no_shell_uses() -> None:
+    codes = {kind: kind.exit_code for kind in _all_errors()}
+
+    assert all(0 < code < 126 for code in codes.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (errors.NotFound("no image 'x'"), "lamina: no image 'x'\n"),
+        (errors.ProgramFailed(["zfs", "list"], 1, "first\nsecond\n"), "lamina: zfs list: status 1: first; second\n"),
+        (errors.NotFound("\x1b[31m"), "lamina: \\x1b[31m\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "lamina: /x: Permission denied\n"),
+        (
+            OSError(errno.EXDEV, "Invalid cross-device link", b"/\xff", None, "/b"),
+            "lamina: /\\xff: /b: Invalid cross-device link\n",
+        ),
+        (KeyboardInterrupt(), "lamina: interrupted\n"),
+    ],
+)
+def test_each_error_is_one_line_on_stderr(error: BaseException, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    failures.report(error, debug=False)
+
+    told = capsys.readouterr()
+    assert told.err == line
+    assert told.out == ""
+
+
+def test_debug_shows_where_it_comes_from(capsys: pytest.CaptureFixture[str]) -> None:
+    failures.report(errors.NotFound("no image 'x'"), debug=True)
+
+    assert "lamina.errors.NotFound: no image 'x'" in capsys.readouterr().err
+
+
+def test_one_name_that_fails_does_not_keep_the_others_from_their_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    done: list[str] = []
+
+    def act(name: str) -> None:
+        if name == "bad":
+            raise errors.InUse("bad is busy")
+        done.append(name)
+
+    with pytest.raises(click.exceptions.Exit) as ended:
+        failures.each(["one", "bad", "two"], act, debug=False)
+
+    assert done == ["one", "two"]
+    assert ended.value.exit_code == errors.InUse.exit_code
+    assert capsys.readouterr().err == "lamina: bad is busy\n"

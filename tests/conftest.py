@@ -1,0 +1,53 @@
+"""What holds for every test: needs_root means root, and nothing of ours outlives the session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_LOOPS = Path("/sys/block")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name our marks."""
+    config.addinivalue_line("markers", "needs_root: mounts, owners or devices; skipped for ordinary users")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """An ordinary user hears why a test was skipped."""
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("needs_root"):
+            item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_outlives_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No mount or loop device below our directories, and no child of ours, is there when all tests are done."""
+    base = tmp_path_factory.getbasetemp()
+
+    yield
+
+    left = [*_mounts_below(base), *_loops_below(base), *_children()]
+    assert not left, "the tests left behind: " + ", ".join(left)
+
+
+def _mounts_below(base: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    return [f"mount {target}" for line in lines if (target := line.split()[4]).startswith(f"{base}/")]
+
+
+def _loops_below(base: Path) -> list[str]:
+    files = {loop.name: loop / "loop/backing_file" for loop in _LOOPS.glob("loop*")}
+    behind = {name: file.read_text().strip() for name, file in files.items() if file.exists()}
+    return [f"/dev/{name} on {file}" for name, file in behind.items() if file.startswith(f"{base}/")]
+
+
+def _children() -> list[str]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    pids = [pid for task in tasks for pid in task.read_text().split()]
+    return [f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})" for pid in pids]
