@@ -1,8 +1,8 @@
 """Every block of code in the docs runs, or says why not.
 
 A page's blocks run in their order, each as a program of its own, in one fresh directory with a store of its own and the
-demo's image as `busybox.tar`. `sh`, `python` and the lines after a `$` of `console` are run, `toml` and `json` are read,
-`text` is output. A block that cannot run here has a line before it: `<!-- not run: the reason -->`.
+demo's image as `busybox.tar`. `sh`, `python` and the lines after a `$` of `console` are run, `toml` and `json` are
+read, `text` is output. A block that cannot run here has a line before it: `<!-- not run: the reason -->`.
 """
 
 from __future__ import annotations

@@ -23,9 +23,8 @@ def doctor(session: Session, form: str) -> None:
     from lamina.cli.storechecks import check_store  # noqa: PLC0415
 
     probes = probe_all(session)
-    used = [probe.name for probe in probes if probe.used]
     choice = _choice(session)
-    store = check_store(session.config(), used[0] if used else None)
+    store = check_store(session.config().root, [probe.name for probe in probes])
     if form == "json":
         _show_json(probes, choice, store)
     else:

@@ -16,15 +16,15 @@ from lamina.cli.output import escape
 from lamina.errors import LaminaError, NoSpace, StoreBroken
 
 INTERRUPTED = 130  # as a shell reports SIGINT
-PIPE_CLOSED = 141  # as a shell reports SIGPIPE
+PIPE_CLOSED = 141  # SIGPIPE
+TERMINATED = 143  # SIGTERM
 BUG = 70  # EX_SOFTWARE of sysexits.h
 
-TERMINATED = 143  # and SIGTERM
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-class Terminated(KeyboardInterrupt):
-    """Somebody sent SIGTERM."""
+class Terminated(BaseException):
+    """Somebody sent SIGTERM. Not a KeyboardInterrupt, which click would turn into something else."""
 
 
 _CODES: dict[type[BaseException], int] = {  # the first that fits
@@ -78,8 +78,10 @@ def each(names: Iterable[str], action: Callable[[str], None], *, debug: bool) ->
 def _line(error: BaseException) -> str | None:
     if isinstance(error, BrokenPipeError):
         return None  # whoever read us has seen enough
+    if isinstance(error, Terminated):
+        return "terminated"
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return "terminated" if isinstance(error, Terminated) else "interrupted"
+        return "interrupted"
     return escape("; ".join(line.strip() for line in _message(error).splitlines() if line.strip()))
 
 

@@ -1,0 +1,148 @@
+"""The frame around every command: help, versions, interrupts, closed pipes, plugins, completion."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from desk import PROGRAM, Desk
+
+from lamina.cli.main import SECTIONS
+
+HEAVY = ("rich", "httpx", "trio", "pytest", "hypothesis", "isal", "zstandard", "asyncio")
+
+
+def imported_by(desk: Desk, *argv: str) -> set[str]:
+    """The modules in memory when a command is done."""
+    script = (
+        "import sys; from lamina.cli.main import run; code = run(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script, *argv],
+        cwd=desk.path,
+        env=desk.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(told.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["images"], ["ps", "-a"], ["images", "--format", "json"], ["snapshot", "ls"]]
+)
+def test_a_quick_command_imports_nothing_heavy(desk: Desk, argv: list[str]) -> None:
+    assert imported_by(desk, *argv) & set(HEAVY) == set()
+
+
+def test_help_opens_no_store(desk: Desk) -> None:
+    assert "lamina.snapshotter" not in imported_by(desk, "--help")
+
+
+@pytest.mark.parametrize("command", [name for section in SECTIONS.values() for name in section])
+def test_every_command_says_in_a_sentence_what_it_does(desk: Desk, command: str) -> None:
+    told = desk.does(command, "--help")
+
+    sentence = told.split("\n\n")[1].strip()
+    assert sentence[0].isupper()
+    assert sentence.split("  Bytes")[0].rstrip()[-1] in ".…"
+
+
+def test_help_lists_every_command(desk: Desk) -> None:
+    told = desk.does("--help")
+
+    assert all(f"  {name} " in told for section in SECTIONS.values() for name in section)
+
+
+def test_the_version_is_that_of_the_package(desk: Desk) -> None:
+    assert desk.does("--version") == "lamina 0.1.0\n"
+
+
+@pytest.mark.parametrize("argv", [["no-such-command"], ["--no-such-option"], ["images", "--no-such"], ["tag", "one"]])
+def test_a_wrong_call_is_one_line_that_says_where_help_is(desk: Desk, argv: list[str]) -> None:
+    code, line = desk.fails(*argv)
+
+    assert code == 2
+    assert "--help`)" in line
+
+
+def test_whoever_stops_reading_hears_nothing_more(desk: Desk) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    told = subprocess.run(
+        [*PROGRAM, "--help"], env=desk.environ, stdout=writing, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writing)
+
+    assert (told.returncode, told.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_with_the_code_that_shells_expect(desk: Desk, number: signal.Signals, code: int) -> None:
+    ours, theirs = pty.openpty()
+    asking = subprocess.Popen([*PROGRAM, "prune"], env=desk.environ, stdin=theirs, stderr=subprocess.PIPE)
+    assert asking.stderr is not None
+    asking.stderr.read(1)  # the question: now it waits for an answer
+
+    asking.send_signal(number)
+    _, told = asking.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+
+    assert asking.returncode == code
+    assert told.decode().splitlines()[-1] in {"lamina: interrupted", "lamina: terminated"}
+
+
+def test_a_plugin_adds_commands(desk: Desk, tmp_path: Path) -> None:
+    _install_plugin(tmp_path, "friendly", "subcommands.command('greet')(lambda: print('hello'))")
+    with_plugin = Desk(desk.path, desk.environ | {"PYTHONPATH": str(tmp_path)})
+
+    assert with_plugin.does("greet") == "hello\n"
+    assert "greet" in with_plugin.does("--help")
+
+
+def test_a_plugin_that_fails_is_named_and_costs_us_nothing(desk: Desk, tmp_path: Path) -> None:
+    _install_plugin(tmp_path, "broken", "raise RuntimeError('not today')")
+    with_plugin = Desk(desk.path, desk.environ | {"PYTHONPATH": str(tmp_path)})
+
+    told = with_plugin.run("--help")
+
+    assert told.returncode == 0
+    assert told.stderr == b"lamina: plugin broken: not today\n"
+
+
+def _install_plugin(place: Path, name: str, body: str) -> None:
+    info = place / f"lamina_{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lamina-{name}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[lamina.plugins]\n{name} = lamina_{name}\n")
+    (place / f"lamina_{name}.py").write_text(
+        f"from lamina.driver import hookimpl\n\n@hookimpl\ndef lamina_commands(subcommands):\n    {body}\n"
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_learns_to_complete_our_commands(desk: Desk, shell: str) -> None:
+    assert "_LAMINA_COMPLETE" in desk.does("completion", shell)
+
+
+def test_a_tab_completes_a_command(desk: Desk) -> None:
+    asked = {"_LAMINA_COMPLETE": "bash_complete", "COMP_WORDS": "lamina driv", "COMP_CWORD": "1"}
+
+    told = subprocess.run(PROGRAM, env=desk.environ | asked, capture_output=True, text=True, check=False)
+
+    assert told.stdout == "plain,drivers\n"
+
+
+def test_every_command_of_ours_is_on_the_page_that_lists_them() -> None:
+    page = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+
+    names = [name for section in SECTIONS.values() for name in section]
+
+    assert [name for name in names if f"`{name}" not in page and f"lamina {name}" not in page] == []

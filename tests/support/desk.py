@@ -1,0 +1,45 @@
+"""The command line as people have it: a program of its own, with a store of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+
+PROGRAM = (sys.executable, "-m", "lamina.cli.main")
+
+
+@attrs.frozen
+class Desk:
+    """A place to work: a directory, a store, and the program."""
+
+    path: Path
+    environ: dict[str, str]
+
+    def run(self, *argv: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        """Whatever becomes of it."""
+        return subprocess.run(
+            [*PROGRAM, *argv],
+            cwd=self.path,
+            env=self.environ,
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
+
+    def does(self, *argv: str | Path, stdin: bytes = b"") -> str:
+        """It succeeds; what it prints."""
+        told = self.run(*argv, stdin=stdin)
+        assert told.returncode == 0, told.stderr.decode()
+        return told.stdout.decode()
+
+    def fails(self, *argv: str | Path, stdin: bytes = b"") -> tuple[int, str]:
+        """It fails with one line on stderr; its exit code and that line."""
+        told = self.run(*argv, stdin=stdin)
+        assert told.returncode != 0, told.stdout.decode()
+        lines = [line for line in told.stderr.decode().splitlines() if line.startswith("lamina: ")]
+        assert len(lines) == 1, told.stderr.decode()
+        return told.returncode, lines[0].removeprefix("lamina: ")
