@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -12,76 +11,105 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from lamina.descent import DIRECTORY, Entry, Ladder, walk
-from lamina.syscalls import opened
-from lamina.xattrs import at, read_xattrs, write_xattrs
+import attrs
 
-_FICLONE: Final = 0x40049409  # linux/fs.h
-_CHUNK: Final = 1 << 20
-_WORTH_A_THREAD: Final = 256 << 10  # bytes; below, handing a file over costs more than copying it
+from lamina.descent import DIRECTORY, Entry, Ladder, bare, walk
+from lamina.filling import Filler
+from lamina.likeness import clear_attributes, copy_entry, copy_metadata
+from lamina.syscalls import opened
+
 _WORKERS: Final = 2
-_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ETXTBSY}
+_QUEUE: Final = 8  # batches that may wait, each with two open directories
+_BATCH: Final = 128  # files that one worker takes at a time
+_FEW: Final = 64  # files; a smaller tree is copied sooner than threads are started
+_PATIENCE: Final = 0.2  # seconds between two calls of `checkpoint` while only waiting
 
 
 def copy_tree(source: Path, target: Path, *, checkpoint: Callable[[], None] | None = None) -> None:
     """Make `target` (missing, or an empty directory) equal to the directory `source` in all that is kept on disk.
 
     Types, modes, owners, times to the nanosecond, attributes of all namespaces that the caller may write, hard links,
-    devices, sockets, holes. Data is shared (FICLONE) where the file system can, else copied in the kernel. What is
-    mounted inside the tree is not entered. `checkpoint` is called for each entry and may raise to stop.
+    devices, sockets, holes. Data is shared (FICLONE) where the file system can, else copied in the kernel. Of what is
+    mounted inside `source` nothing is copied, but what lies beneath. `checkpoint` is called again and again and may
+    raise to stop.
 
-    On failure a part of the copy stays in `target`, and the `OSError` names the file.
+    On failure a part of the copy stays in `target`, and the `OSError` names the file, relative to the tree.
     """
     os.makedirs(target, mode=0o700, exist_ok=True)
-    with opened(source, DIRECTORY) as old, opened(target, DIRECTORY) as new, _Copy(old, new) as copy:
-        copy.run(checkpoint or (lambda: None))
+    with bare(source) as old, opened(target, DIRECTORY) as new, _Copy(old, new, checkpoint or (lambda: None)) as copy:
+        copy.run()
+
+
+@attrs.define
+class _Directory:
+    """A directory that is being filled: the files still to be copied into it, and those on their way."""
+
+    path: bytes
+    waiting: list[Entry] = attrs.field(factory=list)
+    under_way: list[Future[None]] = attrs.field(factory=list)
 
 
 class _Copy:
-    """One run: the two trees, what was linked, and the large files still on their way."""
+    """One run: this thread walks and makes directories; workers fill them.
 
-    def __init__(self, old: int, new: int) -> None:
+    A directory's own times are set when nothing in it will change any more, by whoever comes last.
+    """
+
+    def __init__(self, old: int, new: int, checkpoint: Callable[[], None]) -> None:
         self._old = old
         self._new = new
+        self._checkpoint = checkpoint
+        self._filler = Filler()
+        self._top = os.fstat(new)
         self._linked: dict[tuple[int, int], bytes] = {}
         self._ladder = Ladder(new)
+        self._directories = [_Directory(b"")]
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="lamina-copy")
         self._pending: set[Future[None]] = set()
+        self._seen = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is not None:
+            self._filler.stop()
         self._pool.shutdown(wait=True)
         self._ladder.__exit__()
 
-    def run(self, checkpoint: Callable[[], None]) -> None:
-        for entry in walk(self._old, entered=self._enter, left=self._leave):
-            checkpoint()
-            with _named(entry.path):
-                self._copy(entry)
+    def run(self) -> None:
+        root = os.fstat(self._old)
+        clear_attributes(self._new)
+        for entry in walk(self._old, entered=self._enter, left=self._leave, barred=_refuse):
+            self._checkpoint()
+            if not stat.S_ISDIR(entry.status.st_mode):
+                with _named(entry.path):
+                    self._take(entry)
+        self._hand_over(self._old, last=root)
         self._collect(0)
-        copy_metadata(self._old, self._new, os.fstat(self._old))
 
     def _enter(self, entry: Entry) -> None:
-        self._ladder.down(entry.name)
+        with _named(entry.path):
+            os.mkdir(entry.name, 0o700, dir_fd=self._ladder.here)
+            self._ladder.down(entry.name)
+            if os.path.samestat(self._top, entry.status):
+                raise OSError(errno.EINVAL, "a directory cannot be copied into itself")
+        self._directories.append(_Directory(entry.path))
 
     def _leave(self, entry: Entry) -> None:
-        # now, not before: making entries has changed the directory's times
-        copy_metadata(entry.directory, self._ladder.here, entry.status)
+        self._hand_over(entry.directory, last=entry.status)
+        self._directories.pop()
         self._ladder.up()
 
-    def _copy(self, entry: Entry) -> None:
-        status = entry.status
-        if stat.S_ISDIR(status.st_mode):
-            os.mkdir(entry.name, 0o700, dir_fd=self._ladder.here)
+    def _take(self, entry: Entry) -> None:
+        if entry.status.st_nlink > 1:  # at once, in this thread: a second name needs the first one
+            if not self._link(entry):
+                copy_entry(entry, self._ladder.here, self._filler)
             return
-        if status.st_nlink > 1 and self._link(entry):
-            return
-        if stat.S_ISREG(status.st_mode):
-            self._copy_file(entry)
-            return
-        copy_special(entry, self._ladder.here)
+        directory = self._directories[-1]
+        directory.waiting.append(entry)
+        if len(directory.waiting) >= _BATCH:
+            self._hand_over(entry.directory)
 
     def _link(self, entry: Entry) -> bool:
         identity = entry.status.st_dev, entry.status.st_ino
@@ -93,28 +121,60 @@ class _Copy:
             os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=self._ladder.here, follow_symlinks=False)
         return True
 
-    def _copy_file(self, entry: Entry) -> None:
-        large = entry.status.st_size >= _WORTH_A_THREAD
-        if large:
-            self._collect(_WORKERS * 2)
-        source = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=entry.directory)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            target = os.open(entry.name, flags, 0o600, dir_fd=self._ladder.here)
-        except BaseException:
-            os.close(source)
-            raise
-        if large:
-            self._pending.add(self._pool.submit(_fill, source, target, entry))
-        else:
-            _fill(source, target, entry)
+    def _hand_over(self, source: int, last: os.stat_result | None = None) -> None:
+        """Have the waiting files copied; `last` is the directory's own status once it will get no more."""
+        directory = self._directories[-1]
+        self._seen += len(directory.waiting)
+        batch = _Batch(directory.path, tuple(directory.waiting), tuple(directory.under_way), last)
+        directory.waiting.clear()
+        if self._seen < _FEW:
+            batch.run(self._filler, source, self._ladder.here)
+            return
+        self._collect(_QUEUE)
+        future = self._pool.submit(_run_and_close, batch, self._filler, os.dup(source), os.dup(self._ladder.here))
+        directory.under_way.append(future)
+        self._pending.add(future)
 
     def _collect(self, allowed: int) -> None:
-        """Wait until at most `allowed` files are on their way; raise what went wrong with one."""
+        """Wait until at most `allowed` batches are on their way; raise what went wrong with one."""
         while len(self._pending) > allowed:
-            done, self._pending = wait(self._pending, return_when=FIRST_COMPLETED)
+            done, self._pending = wait(self._pending, timeout=_PATIENCE, return_when=FIRST_COMPLETED)
             for each in done:
                 each.result()
+            self._checkpoint()
+
+
+@attrs.frozen
+class _Batch:
+    """Files of one directory; with `last`, the directory's own metadata too, once the `earlier` batches are done."""
+
+    path: bytes
+    files: tuple[Entry, ...]
+    earlier: tuple[Future[None], ...]
+    last: os.stat_result | None
+
+    def run(self, filler: Filler, source: int, target: int) -> None:
+        for entry in self.files:
+            filler.check()
+            with _named(entry.path):
+                copy_entry(attrs.evolve(entry, directory=source), target, filler)
+        for each in self.earlier:
+            each.result()
+        if self.last is not None:
+            with _named(self.path or b"."):
+                copy_metadata(source, target, self.last)
+
+
+def _run_and_close(batch: _Batch, filler: Filler, source: int, target: int) -> None:
+    try:
+        batch.run(filler, source, target)
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _refuse(entry: Entry) -> None:
+    raise OSError(errno.EBUSY, "something was mounted here while it was being copied", os.fsdecode(entry.path))
 
 
 @contextmanager
@@ -136,109 +196,3 @@ def _descended(root: int, path: bytes) -> Iterator[int]:
         for name in path.split(b"/"):
             ladder.down(name)
         yield ladder.here
-
-
-def _fill(source: int, target: int, entry: Entry) -> None:
-    try:
-        with _named(entry.path):
-            copy_data(source, target, entry.status)
-            copy_metadata(source, target, entry.status)
-    finally:
-        os.close(source)
-        os.close(target)
-
-
-# content
-
-_no_clone: set[tuple[int, int]] = set()  # pairs of file systems that share no blocks: asked once
-
-
-def copy_data(source: int, target: int, status: os.stat_result) -> None:
-    """Give the empty file `target` the content of `source`, holes included."""
-    if not status.st_size or _clone(source, target):
-        return
-    os.ftruncate(target, status.st_size)
-    for start, end in extents(source, status):
-        _copy_range(source, target, start, end)
-
-
-def _clone(source: int, target: int) -> bool:
-    pair = os.fstat(source).st_dev, os.fstat(target).st_dev
-    if pair in _no_clone:
-        return False
-    try:
-        fcntl.ioctl(target, _FICLONE, source)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-        if error.errno != errno.ETXTBSY:
-            _no_clone.add(pair)
-        return False
-    return True
-
-
-def extents(descriptor: int, status: os.stat_result) -> Iterator[tuple[int, int]]:
-    """The ranges (start, end) of an open file that hold data, in order; the rest are holes, which read as zeros."""
-    size = status.st_size
-    if status.st_blocks * 512 >= size:
-        yield 0, size
-        return
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # no data any more
-                raise
-            return
-        end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
-        if start < end:
-            yield start, end
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    try:
-        while start < end:
-            copied = os.copy_file_range(source, target, end - start, start, start)
-            if not copied:
-                break  # some file systems copy nothing and do not say why; or the file shrank
-            start += copied
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-    while start < end:
-        data = os.pread(source, min(_CHUNK, end - start), start)
-        if not data:
-            return  # the file shrank meanwhile
-        start += os.pwrite(target, data, start)
-
-
-# everything but content
-
-
-def copy_metadata(source: int, target: int, status: os.stat_result) -> None:
-    """Give an open file or directory the owner, mode, attributes and times of another.
-
-    In the order in which the kernel lets them stand: a change of owner clears setuid and capabilities, and
-    any change moves the times.
-    """
-    os.fchown(target, status.st_uid, status.st_gid)
-    os.fchmod(target, stat.S_IMODE(status.st_mode))
-    if wanted := read_xattrs(source):
-        write_xattrs(target, wanted, skip_forbidden=True)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def copy_special(entry: Entry, directory: int) -> None:
-    """Make a symbolic link, device, fifo or socket like `entry` in the open `directory`."""
-    name, status = entry.name, entry.status
-    if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=entry.directory), name, dir_fd=directory)
-    else:
-        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=directory)
-    os.chown(name, status.st_uid, status.st_gid, dir_fd=directory, follow_symlinks=False)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=directory)  # mknod minds the umask
-    if wanted := read_xattrs(at(entry.directory, name)):
-        write_xattrs(at(directory, name), wanted, skip_forbidden=True)
-    os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=directory, follow_symlinks=False)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, Self
 
 import attrs
 
 from lamina import syscalls
+from lamina.syscalls import opened
 
-_KEPT_OPEN: Final = 48  # descriptors of ancestors; beyond that the way back is found through ".."
+_KEPT_OPEN: Final = 16  # descriptors of ancestors; beyond that the way back is found through ".."
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -106,12 +110,13 @@ def walk(
     *,
     entered: Callable[[Entry], None] = lambda _: None,
     left: Callable[[Entry], None] = lambda _: None,
+    barred: Callable[[Entry], None] = lambda _: None,
 ) -> Iterator[Entry]:
     """Every entry below `root`, parents before children, names in the order of their bytes.
 
     `entered` is called once a directory is open (its `directory` is then its own descriptor) and `left` when
-    all that it holds has been yielded. A mount point inside the tree is yielded, what is mounted there is not. An entry
-    that vanishes meanwhile is passed over.
+    all that it holds has been yielded. A mount point inside the tree is yielded, what is mounted there is not: `barred`
+    is called instead. An entry that vanishes meanwhile is passed over.
     """
     with Ladder(root) as ladder:
         open_names = [iter(names_in(ladder.here))]
@@ -129,7 +134,7 @@ def walk(
             if found is None:
                 continue
             yield found
-            if _is_directory(found.status) and _enter(ladder, name):
+            if stat.S_ISDIR(found.status.st_mode) and _enter(ladder, found, barred):
                 entered(attrs.evolve(found, directory=ladder.here))
                 above.append(found)
                 open_names.append(iter(names_in(ladder.here)))
@@ -143,16 +148,47 @@ def _look(directory: int, name: bytes, above: bytes) -> Entry | None:
     return Entry(directory, name, above + b"/" + name if above else name, status)
 
 
-def _enter(ladder: Ladder, name: bytes) -> bool:
+def _enter(ladder: Ladder, entry: Entry, barred: Callable[[Entry], None]) -> bool:
     try:
-        ladder.down(name)
+        ladder.down(entry.name)
     except OSError as error:
-        # another mount, gone, or swapped for something that is no directory: not ours to read
-        if error.errno in {errno.EXDEV, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-            return False
-        raise
+        if error.errno == errno.EXDEV:
+            barred(entry)
+        elif error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:  # gone, or swapped for something else
+            raise
+        return False
     return True
 
 
-def _is_directory(status: os.stat_result) -> bool:
-    return status.st_mode & 0o170000 == 0o040000
+# what is mounted inside
+
+
+@contextmanager
+def bare(directory: Path) -> Iterator[int]:
+    """The open directory as it lies on disk: of what is mounted inside, nothing shows, but what is beneath it.
+
+    Only root can look beneath; for others a mount inside is an `OSError` (EBUSY).
+    """
+    with opened(directory, DIRECTORY) as descriptor:
+        if not _covered(directory):
+            yield descriptor
+            return
+        try:
+            lifted = syscalls.open_tree(b"", directory=descriptor)
+        except OSError as error:
+            why = "something is mounted inside, and we may not look beneath it"
+            raise OSError(errno.EBUSY, why, os.fspath(directory)) from error
+        try:
+            with opened(b".", DIRECTORY, dir_fd=lifted) as beneath:
+                yield beneath
+        finally:
+            os.close(lifted)
+
+
+def _covered(directory: Path) -> bool:
+    """Whether something is mounted below `directory`, itself not counted."""
+    top = os.path.realpath(os.fsencode(directory)).rstrip(b"/") + b"/"
+    for byte in b"\\ \t\n":  # as the kernel writes them
+        top = top.replace(b"%c" % byte, b"\\%03o" % byte)
+    with open("/proc/self/mountinfo", "rb") as table:
+        return any(line.split(b" ", 5)[4].startswith(top) for line in table)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from lamina import syscalls
-from lamina.copying import copy_metadata, copy_tree
+from lamina.copying import copy_tree
 from lamina.descent import DIRECTORY, Ladder, names_in, walk
 from lamina.layer import Usage
+from lamina.likeness import copy_metadata
 from lamina.syscalls import opened
 
 __all__ = ["copy_metadata", "copy_tree", "measure_tree", "remove_tree", "sync_tree"]

@@ -8,6 +8,8 @@ import os
 # what a file system says that has no attributes, or none for this kind of file
 _NONE_HERE = {errno.ENOTSUP, errno.EPERM, errno.ENOSYS}
 
+_TURN = {"user": 0, "security": 2}  # all others between
+
 
 def at(directory: int, name: bytes) -> bytes:
     """A name for the system calls that take no directory descriptor; only its last part can be raced."""
@@ -34,12 +36,15 @@ def read_xattrs(place: int | bytes) -> dict[str, bytes]:
 
 
 def write_xattrs(place: int | bytes, wanted: dict[str, bytes], *, skip_forbidden: bool = False) -> None:
-    """Set attributes, capabilities last (a chown or a write would clear them).
+    """Set attributes in an order in which each can stand.
+
+    Ordinary ones need write permission, which an access list may take away; capabilities come last, since most other
+    changes clear them.
 
     One that cannot be kept raises `OSError` naming it; with `skip_forbidden`, those of the namespaces `trusted` and
     `security` that only a more privileged caller may write are left out.
     """
-    for name in sorted(wanted, key=lambda each: (each == "security.capability", each)):
+    for name in sorted(wanted, key=lambda each: (_TURN.get(each.partition(".")[0], 1), each)):
         try:
             if isinstance(place, int):
                 os.setxattr(place, name, wanted[name])
