@@ -177,9 +177,11 @@ class _MountAttributes(ctypes.Structure):
     )
 
 
-def mount_setattr(mount: int, *, attributes: int = 0, propagation: int = 0, recursive: bool = False) -> None:
-    """Change the attributes of the mount behind a descriptor."""
-    values = _MountAttributes(attr_set=attributes, propagation=propagation)
+def mount_setattr(
+    mount: int, *, attributes: int = 0, cleared: int = 0, propagation: int = 0, recursive: bool = False
+) -> None:
+    """Set and clear attributes of the mount behind a descriptor."""
+    values = _MountAttributes(attr_set=attributes, attr_clr=cleared, propagation=propagation)
     _call(
         "mount_setattr",
         _MOUNT_SETATTR,

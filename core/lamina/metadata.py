@@ -1,0 +1,195 @@
+"""The database: one file, one connection for each thread, short transactions that hold or do not.
+
+What is in it: rows.py, mountrows.py. Nothing slow ever happens inside a transaction; what takes time happens between
+two of them, and the row's step remembers what was being done when the power failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from lamina.errors import InUse, NoSpace, StoreBroken
+
+VERSION: Final = 1
+Flush = Literal["OFF", "NORMAL", "FULL"]
+
+_PATIENCE: Final = 60.0  # seconds to wait for another process; transactions take microseconds
+_RESERVE: Final = 256 << 10  # bytes kept aside, so that a full disk can still be told what is removed from it
+_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class _Connection(sqlite3.Connection):
+    """One that knows how it flushes, and that may be referred to weakly."""
+
+    flush: Flush | None = None
+
+
+class Metadata:
+    """One store's database."""
+
+    def __init__(self, path: Path, *, lasting: Flush = "FULL", passing: Flush = "NORMAL") -> None:
+        """Remember; `start` opens.
+
+        `lasting` says how transactions reach the disk that a power cut must not undo, `passing` how the others do.
+        """
+        self._path = path
+        self._reserve = path.with_name("reserve")
+        self._lasting = lasting
+        self._passing = passing
+        self._guard = threading.Lock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._local = threading.local()
+        self._process = os.getpid()
+        # a thread that ends takes its connection with it
+        self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
+
+    def start(self) -> None:
+        """The tables are there. Raises StoreBroken for a damaged file, or one from a newer version."""
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        with self._explained():
+            connection = self._connection()
+            version = _version(connection)
+            if version == 0:
+                connection.execute("PRAGMA journal_mode=WAL")
+                with self.change(lasting=True):
+                    if _version(connection) == 0:  # nobody was quicker
+                        _create(connection)
+            elif version > VERSION:
+                raise StoreBroken(
+                    f"{self._path}: written by a newer lamina (format {version}, this one knows {VERSION}); "
+                    "use that one, or another root"
+                )
+        self.keep_reserve()
+
+    def close(self) -> None:
+        """Close the connections of all threads. Repeating it is harmless."""
+        with self._guard:
+            connections = [] if self._process != os.getpid() else list(self._all)
+            self._forget()
+        for connection in connections:
+            connection.close()
+
+    def read(self) -> sqlite3.Connection:
+        """A connection to read with; each statement sees one moment."""
+        return self._connection()
+
+    @contextlib.contextmanager
+    def change(self, *, lasting: bool = False, freeing: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction that holds when the `with` ends, or has not happened if that raises.
+
+        `lasting`: it also survives a power cut. `freeing`: it makes room, so on a full disk the reserve is spent on it.
+        NoSpace when there is no room to write it down.
+        """
+        connection = self._connection()
+        if freeing:
+            self._spend_reserve()
+        with self._explained():
+            self._set_flush(connection, self._lasting if lasting else self._passing)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite itself has rolled back if the disk is full
+                    connection.execute("ROLLBACK")
+                raise
+
+    def keep_reserve(self) -> None:
+        """Lay the reserve aside, if there is room for it."""
+        if self._reserve.exists():
+            return
+        try:
+            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(descriptor, 0, _RESERVE)
+        except OSError:  # no room, or a file system that promises none
+            with contextlib.suppress(OSError):
+                self._reserve.unlink()
+        finally:
+            os.close(descriptor)
+
+    def _spend_reserve(self) -> None:
+        if self._room() < _RESERVE:
+            with contextlib.suppress(FileNotFoundError):
+                self._reserve.unlink()
+
+    def _room(self) -> int:
+        told = os.statvfs(self._path)
+        return told.f_bavail * told.f_frsize
+
+    def _connection(self) -> _Connection:
+        if self._process != os.getpid():
+            self._abandon()
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            with self._explained():
+                connection = self._open()
+            self._local.connection = connection
+            with self._guard:
+                self._all.add(connection)
+        return connection
+
+    def _open(self) -> _Connection:
+        # several threads may close it in the end, but only one ever uses it
+        connection = sqlite3.connect(
+            self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    def _abandon(self) -> None:
+        """We are a forked child: our parent's connections are neither to be used nor to be closed."""
+        _abandoned.append((self._local, list(self._all)))
+        self._guard = threading.Lock()
+        self._forget()
+
+    def _set_flush(self, connection: _Connection, flush: Flush) -> None:
+        if connection.flush != flush:
+            connection.execute(f"PRAGMA synchronous={flush}")
+            connection.flush = flush
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes refine the last byte
+            if code in _NO_ROOM and self._room() < _RESERVE:
+                raise NoSpace(f"{self._path.parent}: no space left to note what was asked for") from error
+            if code in _DAMAGED or isinstance(error, sqlite3.IntegrityError):
+                raise StoreBroken(
+                    f"{self._path}: the database is damaged ({error}); restore it from a backup, or move "
+                    f"{self._path.parent} away and load the images again"
+                ) from error
+            if code == sqlite3.SQLITE_BUSY:
+                raise InUse(f"{self._path}: another process holds the database; try again") from error
+            raise StoreBroken(f"{self._path}: {error}") from error
+
+
+_abandoned: list[object] = []
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    script = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    lines = (line.partition("--")[0] for line in script.splitlines())
+    for statement in " ".join(lines).split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={VERSION}")

@@ -1,0 +1,100 @@
+"""What the verbs of a snapshotter work with: one driver's room, its database, its locks; and how a driver is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+import attrs
+
+from lamina import rows
+from lamina.driver import Driver, NativeUsage, StoresChanges
+from lamina.durability import Durability, sync_all
+from lamina.errors import DriverFailed, InUse, LaminaError, NoSpace
+from lamina.layer import Kind, Layer, Usage
+from lamina.locks import LayerLocks
+from lamina.metadata import Metadata
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@attrs.frozen
+class Store:
+    """One driver's room in a root. Nothing in here acts by itself."""
+
+    room: Path  # ROOT/DRIVER
+    driver: Driver
+    meta: Metadata
+    locks: LayerLocks
+    durability: Durability
+
+    def peephole(self, layer_id: int) -> Path:
+        """Where we mount a layer for ourselves; nothing lies there otherwise."""
+        return self.room / "mnt" / str(layer_id)
+
+    def ask(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a verb of the driver. Whatever it raises becomes NoSpace or DriverFailed, with the cause chained."""
+        try:
+            return verb(*args, **kwargs)
+        except Exception as error:
+            first = args[0] if args else None
+            layer_id = first.id if isinstance(first, Layer) else first if isinstance(first, int) else None
+            raise self.explained(error, verb.__name__, layer_id) from error
+
+    def explained(self, error: Exception, verb: str, layer_id: int | None) -> LaminaError:
+        """An error from outside as one of ours."""
+        if lacks_room(error):
+            which = "" if layer_id is None else f" of layer {layer_id}"
+            return NoSpace(f"{self.driver.name}: {verb}{which}: no space left ({error})")
+        return DriverFailed(self.driver.name, verb, layer_id, error)
+
+    def forget(self, layer_id: int) -> None:
+        """The driver has nothing of this layer any more, and then the database has not either."""
+        self.ask(self.driver.release, layer_id)
+        self.ask(self.driver.remove, layer_id)
+        with self.meta.change(freeing=True) as connection:
+            rows.delete(connection, layer_id)
+
+    @contextlib.contextmanager
+    def begun(self, begin: Callable[[sqlite3.Connection], int]) -> Iterator[int]:
+        """A new row, locked from before anybody can see it; its id. `begin` inserts it."""
+        with contextlib.ExitStack() as held:
+            with self.meta.change() as connection:
+                layer_id = begin(connection)
+                if not held.enter_context(self.locks.try_hold(layer_id)):
+                    raise InUse(f"{self.room}: layer {layer_id} is locked by somebody who cannot know of it")
+            yield layer_id
+
+    def measure(self, layer: Layer) -> Usage | None:
+        """What the layer occupies, if that can be told without mounting it."""
+        from lamina.trees import measure_tree  # noqa: PLC0415  # a listing measures nothing
+
+        if isinstance(self.driver, NativeUsage):
+            return self.ask(self.driver.usage, layer)
+        if isinstance(self.driver, StoresChanges):
+            return measure_tree(self.ask(self.driver.changes, layer).root)
+        return Usage() if layer.kind is Kind.VIEW else None
+
+    def sync(self, *places: Path) -> None:
+        """What lies on the file systems of these places, and on the driver's own, survives a power cut."""
+        if self.durability.data:
+            try:
+                sync_all(self.driver.home, *places)
+            except OSError as error:
+                raise self.explained(error, "flush", None) from error
+
+
+def lacks_room(error: BaseException | None) -> bool:
+    """Whether the error, or what caused it, is a full disk or an exhausted quota."""
+    while error is not None:
+        if isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
