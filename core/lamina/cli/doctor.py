@@ -12,7 +12,7 @@ from lamina.cli.options import as_json
 from lamina.cli.output import escape, show_json
 from lamina.cli.session import Session, pass_session
 from lamina.driver import Health
-from lamina.errors import LaminaError, Unhealthy
+from lamina.errors import Unhealthy
 
 
 @click.command
@@ -39,8 +39,8 @@ def _choice(session: Session) -> Health:
 
     try:
         choice = choose_driver(session.config())
-    except LaminaError as error:
-        return Health((str(error),))
+    except Exception as error:  # noqa: BLE001  # a third party's driver; it must not hide what else there is to say
+        return Health((str(error) or type(error).__name__,))
     skipped = tuple(f"{name} comes first, but was skipped: {reason}" for name, reason in choice.skipped)
     return Health(notes=(f"{choice.driver.name} is used", *skipped))
 

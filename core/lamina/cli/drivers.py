@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
@@ -12,7 +12,9 @@ from lamina.cli.options import as_json, quiet
 from lamina.cli.output import Column, show_json, show_table
 from lamina.cli.session import Session, pass_session
 from lamina.driver import Driver, Health
-from lamina.errors import LaminaError
+
+if TYPE_CHECKING:
+    from lamina.config import Config
 
 
 @attrs.frozen
@@ -23,6 +25,7 @@ class Probe:
     health: Health
     driver: type[Driver] | None = None  # None if the plugin cannot be loaded or its options are wrong
     used: bool = False  # by this config and store
+    offered_by: str = ""  # the distribution, with its version
 
     @property
     def verdict(self) -> str:
@@ -63,14 +66,16 @@ def conformance(driver: str, pytest_args: tuple[str, ...]) -> int:
 def probe_all(session: Session) -> list[Probe]:
     """Ask every installed driver about this machine; none of them can make this fail."""
     from lamina.config import choose_driver  # noqa: PLC0415
-    from lamina.plugins import installed  # noqa: PLC0415
+    from lamina.plugins import origins  # noqa: PLC0415
 
     config = session.config()
     try:
         chosen = choose_driver(config).driver.name
-    except LaminaError:
+    except Exception:  # noqa: BLE001  # that none can be used is what the listing tells
         chosen = None
-    return [attrs.evolve(_probe(config, name), used=name == chosen) for name in installed()]
+    offers = {origin.name: origin.distribution for origin in origins()}
+    probes = {name: _probe(config, name) for name in offers}
+    return [attrs.evolve(probes[name], used=name == chosen, offered_by=by) for name, by in offers.items()]
 
 
 def document(probe: Probe) -> dict[str, Any]:
@@ -79,6 +84,7 @@ def document(probe: Probe) -> dict[str, Any]:
         "name": probe.name,
         "usable": probe.health.ok,
         "used": probe.used,
+        "offered_by": probe.offered_by,
         "problems": list(probe.health.problems),
         "notes": list(probe.health.notes),
         "cannot": cannot(probe),
@@ -90,21 +96,19 @@ def cannot(probe: Probe) -> list[str]:
     return sorted(ability.name for ability in probe.driver.cannot) if probe.driver else []
 
 
-def _probe(config: Any, name: str) -> Probe:
-    from lamina.config import driver_options  # noqa: PLC0415
-    from lamina.plugins import load_driver  # noqa: PLC0415
+def _probe(config: Config, name: str) -> Probe:
+    from lamina.config import make_driver  # noqa: PLC0415
 
     try:
-        driver = load_driver(name)
-        options = driver_options(driver, config.drivers.get(name, {}))
-        health = driver(config.root / name / "layers", options).health()
+        driver = make_driver(config, name)
+        return Probe(name, driver.health(), type(driver))
     except Exception as error:  # noqa: BLE001  # a third party's code; it must not hide the others
         return Probe(name, Health((str(error) or type(error).__name__,)))
-    return Probe(name, health, driver)
 
 
 _COLUMNS: list[Column[Probe]] = [
     Column("DRIVER", lambda probe: f"{probe.name} *" if probe.used else probe.name),
     Column("USABLE", lambda probe: probe.verdict),
+    Column("OFFERED BY", lambda probe: probe.offered_by),
     Column("WHY NOT", lambda probe: "; ".join(probe.health.problems)),
 ]

@@ -66,7 +66,7 @@ snapshot.add_command(mounts)
 @click.argument("target", type=click.Path(exists=True, file_okay=False))
 @pass_session
 def mount(session: Session, key: str, target: str) -> None:
-    """Show a snapshot at the directory TARGET: an active one writable, the others read-only."""
+    """Show an active snapshot (writable) or a view (read-only) at the directory TARGET."""
     with session.snapshots() as store:
         store.mount(key, place(target))
     click.echo(place(target))

@@ -115,7 +115,7 @@ def _damage(path: Path) -> Iterator[_Finding]:
 
 
 def _unfinished(connection: sqlite3.Connection, home: Path) -> Iterator[_Finding]:
-    locks = LayerLocks(home / "lock")
+    locks = LayerLocks(home / "layers.lock")
     for row in rows.unfinished(connection):
         with locks.try_hold(row.id) as held:
             if held:
