@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from lamina.syscalls import opened
+
 _FICLONE: Final = 0x40049409  # linux/fs.h
 _CHUNK: Final = 1 << 20
 _STRIDE: Final = 64 << 20  # as much as may pass between two looks at whether to go on
@@ -100,3 +102,15 @@ def extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
         end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
         if start < end:
             yield start, end
+
+
+def can_clone(directory: int) -> bool:
+    """Whether copies of files on the file system of this open directory are clones; probed without leaving a trace."""
+    flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
+    try:
+        with opened(b".", flags, dir_fd=directory) as one, opened(b".", flags, dir_fd=directory) as other:
+            os.write(one, b"x")
+            fcntl.ioctl(other, _FICLONE, one)
+    except OSError:
+        return False
+    return True

@@ -7,17 +7,21 @@ import fcntl
 import os
 import stat
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from lamina import syscalls
 from lamina.copying import copy_tree
 from lamina.descent import DIRECTORY, Ladder, names_in, walk
+from lamina.filling import can_clone
 from lamina.layer import Usage
 from lamina.likeness import copy_metadata
 from lamina.syscalls import opened
+from lamina.xattrs import at
 
-__all__ = ["copy_metadata", "copy_tree", "measure_tree", "remove_tree", "sync_tree"]
+__all__ = ["copy_metadata", "copy_tree", "measure_tree", "remove_tree", "shares_blocks", "sync_tree"]
 
 _FS_IOC_GETFLAGS: Final = 0x80086601  # linux/fs.h
 _FS_IOC_SETFLAGS: Final = 0x40086602
@@ -54,6 +58,13 @@ def sync_tree(path: Path) -> None:
         syscalls.syncfs(descriptor)
 
 
+def shares_blocks(path: Path) -> bool:
+    """Whether a copy below `path`, which need not exist yet, shares the blocks of its original until it is written."""
+    place = next((each for each in (path, *path.absolute().parents) if each.is_dir()), Path("/"))
+    with opened(place, DIRECTORY & ~os.O_NOFOLLOW) as descriptor:
+        return can_clone(descriptor)
+
+
 def remove_tree(path: Path) -> None:
     """Afterwards nothing is at `path`. What was not there, or goes away meanwhile, does not matter.
 
@@ -76,22 +87,21 @@ def _remove(directory: int, name: bytes) -> None:
         _unlink(directory, name)
         return
     with Ladder(directory) as ladder:
-        _down(ladder, name)
-        todo = [names_in(ladder.here)]
-        above = [name]
+        todo = [[name]]  # the names still to be removed, here and in each directory above
+        above: list[bytes] = []
         while todo:
-            if todo[-1]:
-                child = todo[-1].pop()
-                if not _is_directory(ladder.here, child):
-                    _unlink(ladder.here, child)
-                elif not _gone(ladder.here, child):
-                    _down(ladder, child)
-                    todo.append(names_in(ladder.here))
-                    above.append(child)
+            if not todo[-1]:
+                todo.pop()
+                if above:
+                    ladder.up()
+                    _unlink(ladder.here, above.pop(), how=os.rmdir)
                 continue
-            todo.pop()
-            ladder.up()
-            _unlink(ladder.here, above.pop(), directory_itself=True)
+            child = todo[-1].pop()
+            if not _is_directory(ladder.here, child):
+                _unlink(ladder.here, child)
+            elif not _gone(ladder.here, child) and _down(ladder, child):
+                todo.append(names_in(ladder.here))
+                above.append(child)
 
 
 def _is_directory(directory: int, name: bytes) -> bool:
@@ -110,39 +120,51 @@ def _gone(directory: int, name: bytes) -> bool:
     return True
 
 
-def _down(ladder: Ladder, name: bytes) -> None:
+def _down(ladder: Ladder, name: bytes) -> bool:
+    """Enter a directory and see to it that we may empty it; False if it is gone."""
     try:
-        ladder.down(name)
-    except PermissionError:
-        os.chmod(name, 0o700, dir_fd=ladder.here)
-        ladder.down(name)
+        try:
+            ladder.down(name)
+        except PermissionError:
+            with opened(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=ladder.here) as shut:
+                os.chmod(b"/proc/self/fd/%d" % shut, 0o700)  # by descriptor: never through a link
+            ladder.down(name)
+    except FileNotFoundError:
+        return False
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise OSError(errno.EBUSY, "something is mounted here", os.fsdecode(name)) from error
         raise
+    if os.geteuid() != 0:
+        _open_to_owner(ladder.here)
+    return True
 
 
-def _unlink(directory: int, name: bytes, *, directory_itself: bool = False) -> None:
-    remove = os.rmdir if directory_itself else os.unlink
+def _open_to_owner(directory: int) -> None:
+    mode = stat.S_IMODE(os.fstat(directory).st_mode)
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        with suppress(PermissionError):  # somebody else's; removing what it holds will tell
+            os.fchmod(directory, mode | stat.S_IRWXU)
+
+
+def _unlink(directory: int, name: bytes, *, how: Callable[..., None] = os.unlink) -> None:
     try:
-        remove(name, dir_fd=directory)
+        how(name, dir_fd=directory)
     except FileNotFoundError:
         return
     except PermissionError:
         _make_removable(directory, name)
-        remove(name, dir_fd=directory)
+        how(name, dir_fd=directory)
 
 
 def _make_removable(directory: int, name: bytes) -> None:
-    """Take away what keeps an entry: flags of it and of its directory, and a directory that its owner may not write."""
-    if os.geteuid() != 0:
-        os.fchmod(directory, stat.S_IMODE(os.fstat(directory).st_mode) | 0o700)
+    """Take away what keeps an entry: its flags and those of its directory, and a mode that forbids to write there."""
     _clear_flags(directory)
-    try:
-        with opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory) as descriptor:
-            _clear_flags(descriptor)
-    except OSError:  # a link or a device: these carry no flags that could be cleared
-        return
+    if os.geteuid() != 0:
+        _open_to_owner(directory)
+    if stat.S_IFMT(os.lstat(at(directory, name)).st_mode) in {stat.S_IFREG, stat.S_IFDIR}:  # others carry no flags
+        with suppress(OSError), opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory) as entry:
+            _clear_flags(entry)
 
 
 def _clear_flags(descriptor: int) -> None:

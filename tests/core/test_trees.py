@@ -8,7 +8,8 @@ import os
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina.filling import Filler
-from lamina.mount import bind, mount_all, unmount
+from lamina.mount import Mount, bind, mount_all, unmount
 from lamina.trees import copy_tree, measure_tree, remove_tree, sync_tree
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners, devices and mounts need root")
@@ -59,6 +60,33 @@ def copied(source: Path) -> Path:
     target = source.parent / "target"
     copy_tree(source, target)
     return target
+
+
+def as_an_ordinary_user(tree: Path, action: Callable[[Path], None]) -> None:
+    """Do it in a child process that owns `tree` and has no powers."""
+    if os.geteuid() == 0:
+        for place in [
+            tree.parent,
+            *(Path(where) / name for where, dirs, files in os.walk(tree) for name in dirs + files),
+        ]:
+            os.lchown(place, 12345, 12345)
+        os.lchown(tree, 12345, 12345)
+    here = os.open(tree.parent, os.O_RDONLY | os.O_DIRECTORY)  # the way to it may be closed to others
+    child = os.fork()
+    if not child:
+        try:
+            os.fchdir(here)
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(12345, 12345, 12345)
+                os.setresuid(12345, 12345, 12345)
+            action(Path(tree.name))
+            os._exit(0)
+        except BaseException:  # noqa: BLE001  # whatever it is, the child must not go on as a second pytest
+            traceback.print_exc()
+            os._exit(1)
+    os.close(here)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @needs_root
@@ -165,18 +193,111 @@ def test_trees_deeper_than_a_path_may_be_long_are_copied_measured_and_removed(so
 
 
 @needs_root
-def test_a_copy_does_not_enter_what_is_mounted_inside(source: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "secret").write_text("x")
-    (source / "mnt").mkdir()
+@pytest.mark.parametrize("name", ["plain", "with space\\and backslash"])
+def test_a_copy_has_what_lies_beneath_mounts(tmp_path: Path, name: str) -> None:
+    source, other = tmp_path / name, tmp_path / "other"
+    for directory in (source / "mnt", other):
+        directory.mkdir(parents=True)
+    (source / "mnt" / "beneath").write_text("x")
+    (source / "mnt").chmod(0o1770)
+    (source / "file").write_text("beneath")
+    (other / "secret").write_text("y")
+    expected = manifest(source)
     mount_all([bind(other, writable=False)], source / "mnt")
+    mount_all([bind(other / "secret", writable=False)], source / "file")
     try:
-        target = copied(source)
+        copy_tree(source, tmp_path / "target")
     finally:
+        unmount(source / "file")
         unmount(source / "mnt")
 
-    assert list((target / "mnt").iterdir()) == []
+    assert manifest(tmp_path / "target") == expected
+
+
+@needs_root
+def test_a_copy_inherits_nothing_from_the_place_where_it_is_made(source: Path, tmp_path: Path) -> None:
+    (source / "dir").mkdir()
+    (source / "dir" / "file").write_text("x")
+    heir = tmp_path / "heir"
+    heir.mkdir()
+    subprocess.run(["setfacl", "-d", "-m", "u:1:rwx", heir], check=True)
+    os.chown(heir, 0, 5)
+    heir.chmod(0o2755)
+    (heir / "target").mkdir()
+    os.setxattr(heir / "target", "user.old", b"1")
+
+    copy_tree(source, heir / "target")
+
+    assert manifest(heir / "target") == manifest(source)
+
+
+def test_a_tree_is_not_copied_into_itself(source: Path) -> None:
+    (source / "dir").mkdir()
+
+    with pytest.raises(OSError, match="into itself"):
+        copy_tree(source, source / "dir" / "target")
+
+
+def test_a_link_instead_of_a_tree_is_not_followed(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(source)
+
+    with pytest.raises(NotADirectoryError):
+        copy_tree(tmp_path / "link", tmp_path / "target")
+
+
+def test_a_copy_survives_directories_that_become_links_meanwhile(source: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "outside"
+    secret.mkdir()
+    (secret / "secret").write_text("x")
+    for number in range(40):
+        (source / f"{number:02}").mkdir()
+
+    def swap() -> None:
+        for directory in source.iterdir():
+            if directory.name.isdecimal() and not directory.is_symlink():
+                directory.rmdir()
+                directory.symlink_to(secret)
+
+    copy_tree(source, tmp_path / "target", checkpoint=swap)
+
+    assert not list((tmp_path / "target").rglob("secret"))
+
+
+def test_many_files_in_many_directories_are_copied_with_the_times_of_all(source: Path) -> None:
+    for place in [source, *(source / f"{number}" / "sub" for number in range(12))]:
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(300):  # more than one batch
+            (place / f"file{number}").write_text(str(number))
+        os.link(place / "file7", source / f"link{place.parent.name}")
+        os.utime(place, ns=(7, 7))
+
+    assert manifest(copied(source)) == manifest(source)
+
+
+def test_a_stopped_filler_breaks_off(source: Path) -> None:
+    (source / "large").write_bytes(b"x" * (1 << 20))
+    filler = Filler()
+    filler.stop()
+
+    with (source / "large").open("rb") as old, (source / "new").open("wb") as new, pytest.raises(InterruptedError):
+        filler.fill(old.fileno(), new.fileno(), os.fstat(old.fileno()))
+
+
+@needs_root
+def test_an_attribute_that_the_target_cannot_keep_is_an_error_that_names_both(source: Path, tmp_path: Path) -> None:
+    (source / "dir").mkdir()
+    (source / "dir" / "file").write_text("x")
+    os.setxattr(source / "dir" / "file", "user.precious", b"x")
+    poor = tmp_path / "poor"
+    poor.mkdir()
+    mount_all([Mount("ramfs", "ramfs")], poor)
+    try:
+        with pytest.raises(OSError, match=r"user\.precious") as caught:
+            copy_tree(source, poor / "target")
+    finally:
+        unmount(poor)
+
+    assert caught.value.filename == "dir/file"
 
 
 @needs_root
@@ -211,6 +332,33 @@ def test_removing_does_not_follow_links(source: Path, tmp_path: Path) -> None:
 def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     remove_tree(tmp_path / "missing")
     remove_tree(tmp_path / "missing" / "deeper")
+
+
+def test_removing_opens_directories_that_forbid_it(source: Path) -> None:
+    """As an ordinary user: root is never stopped by modes."""
+    for number, mode in enumerate((0o000, 0o100, 0o200, 0o400, 0o500, 0o600)):
+        directory = source / str(number)
+        (directory / "sub").mkdir(parents=True)
+        (directory / "sub" / "file").write_text("x")
+        (directory / "sub").chmod(mode)
+        directory.chmod(mode)
+
+    as_an_ordinary_user(source, remove_tree)
+
+    assert not source.exists()
+
+
+def test_an_ordinary_user_copies_read_only_files_with_their_attributes(source: Path) -> None:
+    (source / "file").write_text("x")
+    os.setxattr(source / "file", "user.kept", b"1")
+    (source / "file").chmod(0o444)
+    source.chmod(0o555)
+    expected = manifest(source)
+
+    as_an_ordinary_user(source, lambda tree: copy_tree(tree, tree.parent / "target"))
+
+    kept = {path: entry[:1] + entry[3:] for path, entry in manifest(source.parent / "target").items()}
+    assert kept == {path: entry[:1] + entry[3:] for path, entry in expected.items()}
 
 
 @needs_root

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from lamina.driver import Ability, Driver
+from lamina.driver import Ability, Driver, Health
 from lamina.layer import Kind, Layer
 from lamina.mount import Mount, bind
-from lamina.trees import copy_tree, remove_tree
+from lamina.trees import copy_tree, remove_tree, shares_blocks
 
 _UNFINISHED = ".new"
 _DOOMED = ".old"
@@ -24,10 +25,19 @@ class VfsDriver(Driver):
     name: ClassVar[str] = "vfs"
     cannot: ClassVar[frozenset[Ability]] = frozenset({Ability.REBASE})
 
+    def health(self) -> Health:
+        """Always well; tells whether copies are cheap here."""
+        shared = shares_blocks(self.home)
+        how = "share their blocks until written" if shared else "take as much space as their originals"
+        return Health(notes=(f"copies below {self.home} {how}",))
+
     def start(self) -> None:
-        """`home` exists; trees must be reachable through mounts, so others may pass but not list."""
+        """`home` exists and is closed to others: whole trees lie in it, programs that run as root among them.
+
+        Mounts of layers are reachable all the same; the way to them does not lead through here.
+        """
         self.home.mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o711)  # whatever the umask says
+        self.home.chmod(0o700)  # whatever the umask says
 
     def prepare(self, layer: Layer) -> None:
         """Copy the parent. A view of a parent needs no copy: nobody can write to it."""
@@ -45,13 +55,10 @@ class VfsDriver(Driver):
         """Forget the tree, and what an interrupted copy or removal has left of it."""
         doomed = self._place(layer_id, _DOOMED)
         remove_tree(doomed)
-        try:
+        with suppress(FileNotFoundError, PermissionError):  # the latter: somebody made the root immutable
             self._place(layer_id).rename(doomed)
-        except FileNotFoundError:
-            pass
-        else:
-            remove_tree(doomed)
-        remove_tree(self._place(layer_id, _UNFINISHED))
+        for suffix in (_DOOMED, "", _UNFINISHED):
+            remove_tree(self._place(layer_id, suffix))
 
     def layers(self) -> set[int]:
         """Every id of which something lies here."""
