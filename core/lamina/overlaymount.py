@@ -15,7 +15,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import attrs
 
@@ -26,9 +25,11 @@ MANY = 24  # from here on one mount(2) beats a system call for each layer
 _LONGEST_STRING = 255  # fsconfig(2) takes no longer value
 _ESCAPED = {ord("\\"): "\\\\", ord(":"): "\\:", ord(","): "\\,"}
 
+Place = str | os.PathLike[str]
+
 
 def overlay_options(
-    lowers: Sequence[Path], upper: Path | None = None, work: Path | None = None, extra: Sequence[str] = ()
+    lowers: Sequence[Place], upper: Place | None = None, work: Place | None = None, extra: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Options of an overlay mount, the nearest lower first, names escaped as mount(8) wants them."""
     places = ["lowerdir=" + ":".join(_escape(lower) for lower in lowers)]
@@ -37,7 +38,7 @@ def overlay_options(
     return (*places, *extra)
 
 
-def _escape(path: Path) -> str:
+def _escape(path: Place) -> str:
     return os.fspath(path).translate(_ESCAPED)
 
 

@@ -1,1 +1,13 @@
 """The overlay driver's entry point."""
+
+from __future__ import annotations
+
+from lamina.driver import Driver, hookimpl
+
+
+@hookimpl
+def lamina_driver() -> type[Driver]:
+    """Offer the driver."""
+    from lamina_overlay.driver import OverlayDriver  # noqa: PLC0415  # listing the drivers should not load each
+
+    return OverlayDriver
