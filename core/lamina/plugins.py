@@ -48,8 +48,12 @@ def load_driver(name: str) -> type[Driver]:
     does not keep to the contract; the message names the distribution.
     """
     point = _only(name, [point for point in _points(DRIVERS) if point.name == name])
-    offered = _manager([point]).hook.lamina_driver()
     where = _origin(point)
+    manager = _manager([point])
+    try:
+        offered: object = manager.hook.lamina_driver()
+    except Exception as error:  # the plugin loads its driver only now
+        raise _broken(point, error) from error
     if not (isinstance(offered, type) and issubclass(offered, Driver)):
         raise ConfigError(f"driver {name!r} of {where.distribution}: lamina_driver() in {where.module} gave no Driver")
     if getattr(offered, "name", None) != name:
@@ -104,10 +108,13 @@ def _manager(points: Iterable[EntryPoint]) -> pluggy.PluginManager:
             manager.register(point.load(), name=f"{point.group}:{point.name}")
             manager.check_pending()
         except Exception as error:
-            raise ConfigError(
-                f"plugin {point.name!r} of {_distribution(point)} cannot be loaded: {type(error).__name__}: {error}"
-            ) from error
+            raise _broken(point, error) from error
     return manager
+
+
+def _broken(point: EntryPoint, error: Exception) -> ConfigError:
+    why = f"{type(error).__name__}: {error}"
+    return ConfigError(f"plugin {point.name!r} of {_distribution(point)} cannot be loaded: {why}")
 
 
 def _origin(point: EntryPoint) -> Origin:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -268,4 +267,4 @@ def _say_look(connection: sqlite3.Connection, row: Row) -> int:
     now = rows.by_id(connection, row.id)
     if now is None or now.hidden:
         raise NotFound(f"no snapshot {row.name!r}")
-    return rows.insert_look(connection, row.id, secrets.token_hex(8))
+    return rows.insert_look(connection, row.id, os.urandom(8).hex())
