@@ -32,7 +32,11 @@ def new_desk(tmp_path: Path) -> Iterator[Callable[[], Desk]]:
         (place / "work").mkdir(parents=True)
         (place / "config.toml").touch()
         clean = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
-        ours = {"LAMINA_ROOT": str(place / "store"), "LAMINA_CONFIG": str(place / "config.toml")}
+        ours = {
+            "LAMINA_DRIVER": "vfs",
+            "LAMINA_ROOT": str(place / "store"),
+            "LAMINA_CONFIG": str(place / "config.toml"),
+        }
         made.append(Desk(place / "work", clean | ours))
         return made[-1]
 

@@ -31,9 +31,9 @@ def check_store(root: Path, drivers: Iterable[str]) -> Health:
     for name in drivers:
         home = root / name
         if (home / "metadata.db").exists():
-            health = _both(health, _guarded(_database(home / "metadata.db", home), home))
+            health = _both(health, _guarded(_database(home / "metadata.db", home), home / "metadata.db"))
     if (root / "images.db").exists():
-        health = _both(health, _guarded(_damage(root / "images.db"), root))
+        health = _both(health, _guarded(_damage(root / "images.db"), root / "images.db"))
     return health
 
 
