@@ -13,7 +13,7 @@ import attrs
 from lamina import rows
 from lamina.driver import NativeDiff, StoresChanges
 from lamina.errors import BadArchive, LaminaError, NeedsParent
-from lamina.layer import Layer
+from lamina.layer import Kind, Layer
 from lamina.recovery import empty
 from lamina.rows import Row
 from lamina.showing import clear_peephole, live_places, open_peephole
@@ -37,7 +37,9 @@ class Applied:
 
 def compare(store: Store, layer: Layer, old: int | None, new: int) -> Iterator[Change]:
     """What differs between the open parent and the open layer, in the quickest way that the driver knows."""
-    from lamina import diff  # noqa: PLC0415
+    if layer.kind is Kind.VIEW:
+        return iter(())  # nobody can write to it
+    from lamina import diff  # noqa: PLC0415  # imports that a listing does without
 
     if isinstance(store.driver, StoresChanges):
         return diff.compare_changes(old, store.ask(store.driver.changes, layer))

@@ -10,14 +10,18 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from lamina.mount import boot_id, mountinfo
 from lamina.syscalls import RESOLVE_NO_XDEV, openat2
+
+_ESCAPED: Final = re.compile(rb"[ \t\n\\#]")  # what mountinfo writes in octal
 
 
 @attrs.frozen
@@ -47,7 +51,12 @@ class Place:
         """Whether the mount may still be there. One that is only half made is not."""
         if self.boot != this_boot():
             return False
-        return self.above >= self.depth if self.here else _is_inhabited(self.namespace)
+        return self.whole if self.here else _is_inhabited(self.namespace)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that we mounted is there; cheap for the usual case of one mount on a plain directory."""
+        return _is_mount_point(self.target) if (self.depth, self.below) == (1, 0) else self.above >= self.depth
 
 
 @functools.cache
@@ -66,7 +75,10 @@ def mounts_on(target: Path) -> int:
     if not _is_mount_point(target):
         return 0
     name = os.fsencode(target)
-    return sum(point.target == name for point in mountinfo())
+    if _ESCAPED.search(name):
+        return sum(point.target == name for point in mountinfo())
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    return sum(line.split(b" ", 5)[4] == name for line in lines if name in line)
 
 
 def _is_mount_point(target: Path) -> bool:

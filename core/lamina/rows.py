@@ -133,6 +133,12 @@ def children(connection: sqlite3.Connection, layer_id: int) -> list[Row]:
     return [_row(values) for values in found]
 
 
+def has_children(connection: sqlite3.Connection, layer_id: int) -> bool:
+    """Whether anything stands on a layer, or is about to, or looks at it."""
+    query = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE parent = ?1 OR next_parent = ?1)"
+    return bool(connection.execute(query, (layer_id,)).fetchone()[0])
+
+
 def layer_of(connection: sqlite3.Connection, row: Row) -> Layer:
     """The layer as drivers see it: with the ids of all its ancestors."""
     return Layer(row.id, row.kind, ancestors(connection, row.parent))

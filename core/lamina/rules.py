@@ -63,10 +63,11 @@ def refuse_taken(connection: sqlite3.Connection, name: str) -> None:
 
 def refuse_children(connection: sqlite3.Connection, row: Row) -> None:
     """InUse if something stands on the snapshot, or somebody looks at it."""
+    if not rows.has_children(connection, row.id):
+        return
     found = rows.children(connection, row.id)
     names = [child.name for child in found if child.step != rows.LOOKING]
     if names:
         shown = ", ".join(repr(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
         raise InUse(f"snapshot {row.name!r} has children: {shown}; remove them first")
-    if found:
-        raise InUse(f"snapshot {row.name!r} is being looked at; try again when that is done")
+    raise InUse(f"snapshot {row.name!r} is being looked at; try again when that is done")

@@ -80,7 +80,7 @@ def _shown_at(store: Store, row: Row) -> Path | None:
         if place.here:
             return place.target
         raise InUse(f"snapshot {row.name!r} is mounted in another mount namespace, at {place.target}")
-    for look in rows.children(connection, row.id):
+    for look in rows.children(connection, row.id) if rows.has_children(connection, row.id) else ():
         if look.step == rows.LOOKING and mountrows.mounts_on(store.peephole(look.id)):
             return store.peephole(look.id)
     return None
@@ -178,7 +178,7 @@ def _unmount(store: Store, place: Place) -> None:
 def release_unseen(store: Store, layer_id: int) -> None:
     """Let the driver let go of a layer that is not to be seen anywhere any more."""
     connection = store.meta.read()
-    if not mountrows.of_snapshot(connection, layer_id) and not rows.children(connection, layer_id):
+    if not mountrows.of_snapshot(connection, layer_id) and not rows.has_children(connection, layer_id):
         store.ask(store.driver.release, layer_id)
 
 
