@@ -212,7 +212,7 @@ class _Skimmed:
     def read(self, size: int) -> bytes:
         """A block, so that the reader never holds more than it has looked at."""
         if not self._hollow:
-            data = os.pread(self._fd, 512, self._at)
+            data = os.pread(self._fd, 512 - self._at % 512, self._at)  # after a file, only its padding
             self._at += len(data)
             return data
         count = min(self._hollow, len(_ZEROS))
