@@ -12,8 +12,23 @@ from pathlib import Path
 import attrs
 
 from lamina import syscalls
+from lamina.mountinfo import MountPoint, mounted_targets, mountinfo
 from lamina.mountoptions import attributes_of, file_system_options, flags_of
 from lamina.overlaymount import mount_overlay
+
+__all__ = [
+    "Mount",
+    "MountPoint",
+    "bind",
+    "boot_id",
+    "is_mounted",
+    "mount_all",
+    "mount_one",
+    "mounted_targets",
+    "mountinfo",
+    "temporarily_mounted",
+    "unmount",
+]
 
 
 @attrs.frozen
@@ -27,21 +42,6 @@ class Mount:
     type: str
     source: str
     options: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class MountPoint:
-    """One line of /proc/self/mountinfo (proc(5)); names are raw bytes."""
-
-    id: int
-    parent: int
-    device: tuple[int, int]
-    root: bytes
-    target: bytes
-    options: frozenset[bytes]
-    type: bytes
-    source: bytes
-    super_options: bytes
 
 
 def bind(source: Path | str, *, writable: bool) -> Mount:
@@ -149,49 +149,9 @@ def _let_go(target: Path, times: int) -> None:
         unmount(target, times=times, lazy=True)
 
 
-# looking
-
-
-def mountinfo() -> tuple[MountPoint, ...]:
-    """Every mount of this mount namespace, in the kernel's order."""
-    return tuple(_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
-
-
-def mounted_targets() -> frozenset[bytes]:
-    """Every place on which something is mounted: `mountinfo` for those in a hurry."""
-    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
-    return frozenset(_unescape(line.split(b" ", 5)[4]) for line in lines if line)
-
-
 def is_mounted(target: Path) -> bool:
     """Whether something is mounted on `target` itself, as this mount namespace sees it."""
     return os.path.realpath(os.fsencode(target)) in mounted_targets()
-
-
-def _parse(line: bytes) -> MountPoint:
-    first, _, second = line.partition(b" - ")
-    number, parent, device, root, target, options = first.split(b" ")[:6]
-    kind, source, super_options = [*second.split(b" "), b""][:3]
-    major, minor = device.split(b":")
-    return MountPoint(
-        id=int(number),
-        parent=int(parent),
-        device=(int(major), int(minor)),
-        root=_unescape(root),
-        target=_unescape(target),
-        options=frozenset(options.split(b",")),
-        type=kind,
-        source=_unescape(source),
-        super_options=super_options,
-    )
-
-
-def _unescape(name: bytes) -> bytes:
-    """Undo the octal escapes that the kernel writes for space, tab, newline and backslash."""
-    if b"\\" not in name:
-        return name
-    head, *rest = name.split(b"\\")
-    return head + b"".join(bytes((int(part[:3], 8),)) + part[3:] for part in rest)
 
 
 def boot_id() -> str:

@@ -13,17 +13,19 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
 from lamina import syscalls
+from lamina.mountinfo import mounted_with_upper
 from lamina.mountoptions import attributes_of, file_system_options, flags_of
 
 MANY = 24  # from here on one mount(2) beats a system call for each layer
 _LONGEST_STRING = 255  # fsconfig(2) takes no longer value
-_ESCAPED = {ord("\\"): "\\\\", ord(":"): "\\:", ord(","): "\\,"}
+_SPECIAL = re.compile(rb"[\\:,]")
 
 Place = str | os.PathLike[str]
 
@@ -32,14 +34,15 @@ def overlay_options(
     lowers: Sequence[Place], upper: Place | None = None, work: Place | None = None, extra: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Options of an overlay mount, the nearest lower first, names escaped as mount(8) wants them."""
-    places = ["lowerdir=" + ":".join(_escape(lower) for lower in lowers)]
+    places = [b"lowerdir=" + _listed(os.fsencode("\0".join([os.fspath(lower) for lower in lowers])))]
     if upper is not None and work is not None:
-        places += [f"upperdir={_escape(upper)}", f"workdir={_escape(work)}"]
-    return (*places, *extra)
+        places += [b"upperdir=" + _listed(os.fsencode(upper)), b"workdir=" + _listed(os.fsencode(work))]
+    return (*map(os.fsdecode, places), *extra)
 
 
-def _escape(path: Place) -> str:
-    return os.fspath(path).translate(_ESCAPED)
+def _listed(names: bytes) -> bytes:
+    """Names that were separated by NUL, now escaped and separated by colons. All at once: there may be 500."""
+    return _SPECIAL.sub(rb"\\\g<0>", names).replace(b"\0", b":")
 
 
 @attrs.frozen
@@ -90,8 +93,14 @@ def _split(value: bytes, separator: bytes | None = b":") -> Iterator[bytes]:
 
 
 def mount_overlay(options: Sequence[str], target: bytes) -> None:
-    """Mount an overlay on `target`; `OSError` says what the kernel did not like."""
+    """Mount an overlay on `target`; `OSError` says what the kernel did not like.
+
+    A writable layer that is mounted already is EBUSY: two mounts that write to one directory corrupt it, and with
+    `index=off` the kernel only mutters in its log. A mount that this mount namespace does not show is not noticed.
+    """
     overlay = parse_options(options)
+    if overlay.upper is not None and (other := mounted_with_upper(overlay.upper)) is not None:
+        raise OSError(errno.EBUSY, f"this writable layer is mounted at {os.fsdecode(other)} already; bind that one")
     page = _relative_page(overlay)
     if not has_lowerdir_plus():
         _mount_in_one_call(overlay, page, target)
@@ -171,28 +180,27 @@ def _mount_in_one_call(overlay: Overlay, page: tuple[bytes, bytes] | None, targe
 
 
 def _relative_page(overlay: Overlay) -> tuple[bytes, bytes] | None:
-    """The layers' common directory and options relative to it, if they fit into a page."""
-    places = [place for place in (*overlay.lowers, overlay.upper, overlay.work) if place is not None]
-    common = os.path.commonpath(places) if all(place.startswith(b"/") for place in places) else b"/"
-    if common in places:
-        common = os.path.dirname(common)
-    skip = len(common.rstrip(b"/")) + 1
-    page = _page(overlay, lambda place: place[skip:])
+    """The lower layers' common directory and all options, the lower ones relative to it, if they fit into a page.
+
+    The writable layer keeps its whole name, so that mountinfo tells which one it is.
+    """
+    first, last = min(overlay.lowers), max(overlay.lowers)  # what these two share, all share
+    if not (first.startswith(b"/") and last.startswith(b"/")):
+        return None
+    common = os.path.commonpath((first, last))
+    names = [lower[len(common.rstrip(b"/")) + 1 :] for lower in overlay.lowers]
+    if b"" in names:
+        return None  # one of the layers lies around the others
+    page = _page(overlay, names)
     return (common, page) if len(page) < os.sysconf("SC_PAGE_SIZE") else None
 
 
-def _page(overlay: Overlay, name: Callable[[bytes], bytes]) -> bytes:
-    words = [b"lowerdir=" + b":".join(_escape_bytes(name(lower)) for lower in overlay.lowers)]
+def _page(overlay: Overlay, lowers: Sequence[bytes]) -> bytes:
+    """All options in the form of mount(2), with these names for the lower layers."""
+    words = [b"lowerdir=" + _listed(b"\0".join(lowers))]
     if overlay.upper is not None and overlay.work is not None:
-        words.append(b"upperdir=" + _escape_bytes(name(overlay.upper)))
-        words.append(b"workdir=" + _escape_bytes(name(overlay.work)))
+        words += [b"upperdir=" + _listed(overlay.upper), b"workdir=" + _listed(overlay.work)]
     return b",".join([*words, *(os.fsencode(option) for option in overlay.others)])
-
-
-def _escape_bytes(name: bytes) -> bytes:
-    for letter in (b"\\", b":", b","):
-        name = name.replace(letter, b"\\" + letter)
-    return name
 
 
 def _mount_relative(overlay: Overlay, page: tuple[bytes, bytes], target: bytes) -> None:
@@ -201,16 +209,15 @@ def _mount_relative(overlay: Overlay, page: tuple[bytes, bytes], target: bytes) 
 
 
 def _mount_by_numbers(overlay: Overlay, target: bytes) -> None:
-    """Name every layer by the number of an open descriptor: five bytes each, whatever its path."""
-    numbers: dict[bytes, int] = {}
+    """Name every lower layer by the number of an open descriptor: five bytes each, whatever its path."""
+    numbers: list[int] = []
     try:
-        for place in (*overlay.lowers, overlay.upper, overlay.work):
-            if place is not None and place not in numbers:
-                numbers[place] = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        data = _page(overlay, lambda place: b"%d" % numbers[place])
+        for lower in overlay.lowers:
+            numbers.append(os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))  # noqa: PERF401  # closed below
+        data = _page(overlay, [b"%d" % number for number in numbers])
         _in_directory(b"/proc/self/fd", lambda: syscalls.mount(b"overlay", target, "overlay", overlay.flags, data))
     finally:
-        for number in numbers.values():
+        for number in numbers:
             os.close(number)
 
 

@@ -198,6 +198,47 @@ def test_a_busy_mount_is_refused_and_a_lazy_unmount_takes_it_away(tmp_path: Path
     assert not is_mounted(target)
 
 
+@needs_root
+@pytest.mark.parametrize("count", [2, 60])
+@pytest.mark.parametrize("name", ["plain", "a:b,c\\d e\nf", "n" * 250])
+def test_one_writable_layer_is_never_mounted_twice(tmp_path: Path, target: Path, name: str, count: int) -> None:
+    mount = overlay(layers(tmp_path / name, count), tmp_path / name)
+    second = tmp_path / "second"
+    second.mkdir()
+    mount_all([mount], target)
+
+    with pytest.raises(OSError, match=r"mounted at .*target already") as caught:
+        mount_all([mount], second)
+    unmount(target)
+    mount_all([mount], second)
+    unmount(second)
+
+    assert caught.value.errno == errno.EBUSY
+
+
+@needs_root
+def test_attributes_of_the_mount_hold_for_bind_and_overlay(tmp_path: Path, target: Path) -> None:
+    lowers = layers(tmp_path, 2)
+    options = (*overlay_options(lowers), "nosuid", "nodev", "noexec")
+
+    for mount in (Mount("bind", os.fspath(lowers[0]), ("rbind", *options[1:])), Mount("overlay", "overlay", options)):
+        mount_all([mount], target)
+        flags = os.statvfs(target).f_flag
+        unmount(target)
+
+        assert flags & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC) == os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+
+
+@needs_root
+def test_unmounting_undoes_the_whole_stack(tmp_path: Path, target: Path) -> None:
+    stack = [bind(layer, writable=True) for layer in layers(tmp_path, 3)]
+    mount_all(stack, target)
+
+    unmount(target, times=3)
+
+    assert not is_mounted(target)
+
+
 def test_unmounting_what_is_not_mounted_does_nothing(tmp_path: Path) -> None:
     unmount(tmp_path)
     unmount(tmp_path / "missing")

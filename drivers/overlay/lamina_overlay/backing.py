@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from lamina.mount import MountPoint, mountinfo
+from lamina.mountinfo import MountPoint, mountinfo
 
 _REFUSED: Final = {
     "aufs": "overlay's writable layer cannot lie on another union",

@@ -1,10 +1,10 @@
 """Layers written without a single flush, and what may still be believed of them.
 
 The kernel skips every fsync of a mount with `volatile`, and afterwards refuses to mount the same directories again
-(`work/work/incompat/volatile`), since it cannot know whether the machine stopped meanwhile. We can: before the first such
-mount the name of this boot is written beside the layer. While it is the same boot, all that was written is in the page
-cache or on disk, and the kernel's mark is taken away. In another boot nothing of the layer can be trusted: it can only be
-removed. Commit flushes, and from then on the layer is like any other.
+(`work/work/incompat/volatile`), since it cannot know whether the machine stopped meanwhile. We can: before the first
+such mount the name of this boot is written beside the layer. While it is the same boot, all that was written is in the
+page cache or on disk, and the kernel's mark is taken away. In another boot nothing of the layer can be trusted: it can
+only be removed. Commit flushes, and from then on the layer is like any other.
 """
 
 from __future__ import annotations
