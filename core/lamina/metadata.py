@@ -13,9 +13,9 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
-from lamina.errors import InUse, NoSpace, StoreBroken
+from lamina.errors import InUse, LaminaError, NoSpace, StoreBroken
 
 VERSION: Final = 1
 Flush = Literal["OFF", "NORMAL", "FULL"]
@@ -26,10 +26,48 @@ _NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-class _Connection(sqlite3.Connection):
-    """One that knows how it flushes, and that may be referred to weakly."""
+class _Cursor(sqlite3.Cursor):
+    """One whose errors are ours."""
 
+    connection: _Connection
+
+    def execute(self, *arguments: Any) -> Self:
+        try:
+            return super().execute(*arguments)
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, self.connection.path) from error
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, self.connection.path) from error
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, self.connection.path) from error
+
+
+class _Connection(sqlite3.Connection):
+    """One that knows how it flushes, and whose errors are ours."""
+
+    path: Path
     flush: Flush | None = None
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        return self.cursor(_Cursor).execute(*arguments)
+
+
+class _Holder:
+    """Closes a connection when the thread that used it is gone; SQLite's own reference cycles would take their time."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        self.connection.close()
 
 
 class Metadata:
@@ -50,34 +88,32 @@ class Metadata:
     def _forget(self) -> None:
         self._local = threading.local()
         self._process = os.getpid()
-        # a thread that ends takes its connection with it
-        self._all: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._all: weakref.WeakSet[_Holder] = weakref.WeakSet()
 
     def start(self) -> None:
         """The tables are there. Raises StoreBroken for a damaged file, or one from a newer version."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with self._explained():
-            connection = self._connection()
-            version = _version(connection)
-            if version == 0:
-                connection.execute("PRAGMA journal_mode=WAL")
-                with self.change(lasting=True):
-                    if _version(connection) == 0:  # nobody was quicker
-                        _create(connection)
-            elif version > VERSION:
-                raise StoreBroken(
-                    f"{self._path}: written by a newer lamina (format {version}, this one knows {VERSION}); "
-                    "use that one, or another root"
-                )
+        connection = self._connection()
+        version = _version(connection)
+        if version > VERSION:
+            raise StoreBroken(
+                f"{self._path}: written by a newer lamina (format {version}, this one knows {VERSION}); "
+                "use that one, or another root"
+            )
+        if version == 0:
+            connection.execute("PRAGMA journal_mode=WAL")
+            with self.change(lasting=True):
+                if _version(connection) == 0:  # nobody was quicker
+                    _create(connection)
         self.keep_reserve()
 
     def close(self) -> None:
         """Close the connections of all threads. Repeating it is harmless."""
         with self._guard:
-            connections = [] if self._process != os.getpid() else list(self._all)
+            holders = [] if self._process != os.getpid() else list(self._all)
             self._forget()
-        for connection in connections:
-            connection.close()
+        for holder in holders:
+            holder.connection.close()
 
     def read(self) -> sqlite3.Connection:
         """A connection to read with; each statement sees one moment."""
@@ -93,16 +129,15 @@ class Metadata:
         connection = self._connection()
         if freeing:
             self._spend_reserve()
-        with self._explained():
-            self._set_flush(connection, self._lasting if lasting else self._passing)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:  # SQLite itself has rolled back if the disk is full
-                    connection.execute("ROLLBACK")
-                raise
+        self._set_flush(connection, self._lasting if lasting else self._passing)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLite itself has rolled back if the disk is full
+                connection.execute("ROLLBACK")
+            raise
 
     def keep_reserve(self) -> None:
         """Lay the reserve aside, if there is room for it."""
@@ -121,31 +156,29 @@ class Metadata:
             os.close(descriptor)
 
     def _spend_reserve(self) -> None:
-        if self._room() < _RESERVE:
+        if _room(self._path) < _RESERVE:
             with contextlib.suppress(FileNotFoundError):
                 self._reserve.unlink()
-
-    def _room(self) -> int:
-        told = os.statvfs(self._path)
-        return told.f_bavail * told.f_frsize
 
     def _connection(self) -> _Connection:
         if self._process != os.getpid():
             self._abandon()
-        connection: _Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            with self._explained():
-                connection = self._open()
-            self._local.connection = connection
+        holder: _Holder | None = getattr(self._local, "holder", None)
+        if holder is None:
+            self._local.holder = holder = _Holder(self._open())
             with self._guard:
-                self._all.add(connection)
-        return connection
+                self._all.add(holder)
+        return holder.connection
 
     def _open(self) -> _Connection:
         # several threads may close it in the end, but only one ever uses it
-        connection = sqlite3.connect(
-            self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, factory=_Connection
-        )
+        try:
+            connection = sqlite3.connect(
+                self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, factory=_Connection
+            )
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, self._path) from error
+        connection.path = self._path
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 
@@ -160,25 +193,28 @@ class Metadata:
             connection.execute(f"PRAGMA synchronous={flush}")
             connection.flush = flush
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes refine the last byte
-            if code in _NO_ROOM and self._room() < _RESERVE:
-                raise NoSpace(f"{self._path.parent}: no space left to note what was asked for") from error
-            if code in _DAMAGED or isinstance(error, sqlite3.IntegrityError):
-                raise StoreBroken(
-                    f"{self._path}: the database is damaged ({error}); restore it from a backup, or move "
-                    f"{self._path.parent} away and load the images again"
-                ) from error
-            if code == sqlite3.SQLITE_BUSY:
-                raise InUse(f"{self._path}: another process holds the database; try again") from error
-            raise StoreBroken(f"{self._path}: {error}") from error
-
 
 _abandoned: list[object] = []
+
+
+def _explained(error: sqlite3.DatabaseError, path: Path) -> LaminaError:
+    """What SQLite says as one of ours, with what to do about it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes refine the last byte
+    if code in _NO_ROOM and _room(path) < _RESERVE:
+        return NoSpace(f"{path.parent}: no space left to note what was asked for")
+    if code == sqlite3.SQLITE_BUSY:
+        return InUse(f"{path}: another process holds the database; try again")
+    if code in _DAMAGED:
+        return StoreBroken(
+            f"{path}: the database is damaged ({error}); restore it from a backup, or move {path.parent} away and "
+            "load the images again"
+        )
+    return StoreBroken(f"{path}: {error}")
+
+
+def _room(path: Path) -> int:
+    told = os.statvfs(path)
+    return told.f_bavail * told.f_frsize
 
 
 def _version(connection: sqlite3.Connection) -> int:
