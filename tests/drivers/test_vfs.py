@@ -14,7 +14,7 @@ from lamina.layer import Kind, Layer
 from lamina.trees import remove_tree
 from lamina_vfs.driver import VfsDriver
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners and flags need root")
+needs_root = pytest.mark.needs_root
 
 
 @pytest.fixture
