@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _COMMAND = 20  # characters of a command that ps shows, as docker does
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--name", help="How it is called; by default something that can be remembered.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.argument("image", shell_complete=complete.images)

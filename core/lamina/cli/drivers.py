@@ -53,7 +53,7 @@ def drivers(session: Session, form: str, *, quiet: bool) -> None:
         show_table(_COLUMNS, probes)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.argument("driver", shell_complete=complete.drivers)
 @click.argument("pytest_args", nargs=-1, type=click.UNPROCESSED)
 def conformance(driver: str, pytest_args: tuple[str, ...]) -> int:

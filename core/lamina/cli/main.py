@@ -111,7 +111,8 @@ def run(argv: Sequence[str]) -> int:
         # not cli.main(): that has ideas of its own about interrupts and closed pipes
         with cli.make_context("lamina", list(argv)) as context:
             status = cli.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # somebody may have closed it before we began
+            sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except BaseException as error:  # noqa: BLE001  # the last line of defence, by design
