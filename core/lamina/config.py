@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -184,16 +185,15 @@ def _integer(value: Any, where: str) -> int:
 
 def parse_size(text: str, where: str = "size") -> int:
     """Bytes: "4096", "10GiB", "10G" and "10g" are powers of 1024, "10GB" are powers of 1000."""
-    number = text.strip().rstrip("BbIiKkMmGgTtPp ")
-    unit = text.strip()[len(number) :].strip().upper()
-    base = 1000 if len(unit) == 2 and unit.endswith("B") else 1024
-    power = _POWERS.get(unit.removesuffix("B").removesuffix("I"))
-    if not number.isdecimal() or power is None:
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
         raise ConfigError(f'{where}: {text!r} is not a size; say 4096, "10GiB" or "10GB"')
-    return int(number) * base**power
+    base = 1000 if found["unit"] and found["suffix"].upper() == "B" else 1024
+    return int(found["number"]) * base ** _POWERS.index(found["unit"].upper())
 
 
-_POWERS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+_SIZE: Final = re.compile(r"(?P<number>[0-9]+)\s*(?P<unit>[KMGTP]?)(?P<suffix>i?B|)", re.IGNORECASE)
+_POWERS: Final = ("", "K", "M", "G", "T", "P")
 
 
 def _expected(value: Any, fits: bool, where: str, what: str) -> Any:  # noqa: FBT001  # it is the question itself

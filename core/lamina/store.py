@@ -46,7 +46,7 @@ class Store:
         except Exception as error:
             first = args[0] if args else None
             layer_id = first.id if isinstance(first, Layer) else first if isinstance(first, int) else None
-            raise self.explained(error, verb.__name__, layer_id) from error
+            raise self.explained(error, getattr(verb, "__name__", "a verb"), layer_id) from error
 
     def explained(self, error: Exception, verb: str, layer_id: int | None) -> LaminaError:
         """An error from outside as one of ours."""
