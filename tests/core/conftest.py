@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -47,3 +49,33 @@ def _as_an_ordinary_user(tree: Path, action: Callable[[Path], None]) -> None:
 @pytest.fixture
 def as_an_ordinary_user() -> Callable[[Path, Callable[[Path], None]], None]:
     return _as_an_ordinary_user
+
+
+def _manifest(root: Path) -> dict[bytes, tuple[object, ...]]:
+    """Everything that a copy has to keep, by path, read in another way than the code under test reads it."""
+    found: dict[bytes, tuple[object, ...]] = {}
+    groups: dict[tuple[int, int], bytes] = {}
+    top = os.fsencode(root)
+    for directory, names, files in os.walk(top):
+        names.sort()
+        for name in [b".", *sorted(names + files)] if directory == top else sorted(names + files):
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            first = groups.setdefault((status.st_dev, status.st_ino), path[len(top) :])
+            content: object = None
+            if stat.S_ISREG(status.st_mode):
+                content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest()
+            elif stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            xattrs = {
+                each: os.getxattr(path, each, follow_symlinks=False)
+                for each in os.listxattr(path, follow_symlinks=False)
+            }
+            shape = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_rdev)
+            found[path[len(top) :]] = (*shape, status.st_size * stat.S_ISREG(status.st_mode), content, xattrs, first)
+    return found
+
+
+@pytest.fixture
+def manifest() -> Callable[[Path], dict[bytes, tuple[object, ...]]]:
+    return _manifest
