@@ -189,7 +189,8 @@ def parse_size(text: str, where: str = "size") -> int:
     if found is None:
         raise ConfigError(f'{where}: {text!r} is not a size; say 4096, "10GiB" or "10GB"')
     base = 1000 if found["unit"] and found["suffix"].upper() == "B" else 1024
-    return int(found["number"]) * base ** _POWERS.index(found["unit"].upper())
+    factor: int = base ** _POWERS.index(found["unit"].upper())
+    return int(found["number"]) * factor
 
 
 _SIZE: Final = re.compile(r"(?P<number>[0-9]+)\s*(?P<unit>[KMGTP]?)(?P<suffix>i?B|)", re.IGNORECASE)
