@@ -57,4 +57,4 @@ def _inspected(store: Store, row: Row) -> _Seen:
 def _measured(store: Store, tree: Path) -> Usage | None:
     from lamina.trees import measure_tree  # noqa: PLC0415
 
-    return None if isinstance(store.driver, NativeUsage) else measure_tree(tree)
+    return None if isinstance(store.driver, NativeUsage) else store.ask(measure_tree, tree)

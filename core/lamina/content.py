@@ -12,12 +12,12 @@ import attrs
 
 from lamina import rows
 from lamina.driver import NativeDiff, StoresChanges
-from lamina.errors import BadArchive, LaminaError, NeedsParent
+from lamina.errors import LaminaError, NeedsParent
 from lamina.layer import Kind, Layer
 from lamina.recovery import empty
 from lamina.rows import Row
 from lamina.showing import clear_peephole, live_places, open_peephole
-from lamina.store import Store, lacks_room
+from lamina.store import Store
 
 if TYPE_CHECKING:
     from lamina.changes import Change, ChangesTree
@@ -74,6 +74,7 @@ def apply(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> Applied:
     row = attrs.evolve(row, step=step)
     try:
         applied = _unpack(store, row, tar, alone=alone)
+        store.sync_if_full()
     except BaseException:
         _back_out(store, row)
         raise
@@ -160,9 +161,7 @@ def _reading(store: Store, row: Row, tar: BinaryIO) -> Iterator[BinaryIO]:
         with LayerReader(tar) as layer:
             yield cast("BinaryIO", layer)
     except OSError as error:
-        if lacks_room(error):
-            raise store.explained(error, "apply", row.id) from error
-        raise BadArchive(error.filename or b"", f"cannot be unpacked here: {error.strerror or error}") from error
+        raise store.explained(error, "apply", row.id) from error
 
 
 def _applied(layer: BinaryIO) -> Applied:

@@ -36,7 +36,7 @@ def choose(filters: Sequence[str]) -> Filter:
 
 
 def _parse(text: str) -> list[Filter]:
-    terms, at = [], 0
+    terms, at = list[Filter](), 0
     while at < len(text) or not terms:
         found = _TERM.match(text, at)
         if found is None:

@@ -89,6 +89,11 @@ class RootLock:
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
         self.alone = False
 
+    def try_alone(self) -> bool:
+        """Whether nobody else has the store open at this moment; then nobody gets in before `share` or `close`."""
+        self.alone = self._try_alone()
+        return self.alone
+
     def close(self) -> None:
         """Give it up."""
         os.close(self._descriptor)

@@ -83,6 +83,7 @@ class Metadata:
         self._lasting = lasting
         self._passing = passing
         self._guard = threading.Lock()
+        self._started = False
         self._forget()
 
     def _forget(self) -> None:
@@ -93,6 +94,7 @@ class Metadata:
     def start(self) -> None:
         """The tables are there. Raises StoreBroken for a damaged file, or one from a newer version."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._started = True
         connection = self._connection()
         version = _version(connection)
         if version > VERSION:
@@ -105,10 +107,12 @@ class Metadata:
             with self.change(lasting=True):
                 if _version(connection) == 0:  # nobody was quicker
                     _create(connection)
+            _sync_directories(self._path.parent)
         self.keep_reserve()
 
     def close(self) -> None:
         """Close the connections of all threads. Repeating it is harmless."""
+        self._started = False
         with self._guard:
             holders = [] if self._process != os.getpid() else list(self._all)
             self._forget()
@@ -163,6 +167,8 @@ class Metadata:
     def _connection(self) -> _Connection:
         if self._process != os.getpid():
             self._abandon()
+        if not self._started:
+            raise RuntimeError(f"{self._path}: the store is not open; use it in a `with`")
         holder: _Holder | None = getattr(self._local, "holder", None)
         if holder is None:
             self._local.holder = holder = _Holder(self._open())
@@ -215,6 +221,16 @@ def _explained(error: sqlite3.DatabaseError, path: Path) -> LaminaError:
 def _room(path: Path) -> int:
     told = os.statvfs(path)
     return told.f_bavail * told.f_frsize
+
+
+def _sync_directories(room: Path) -> None:
+    """The names of a new store survive a power cut; SQLite takes care of what lies inside."""
+    for directory in (room, room.parent, room.parent.parent):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -135,6 +135,11 @@ def _places(cursor: sqlite3.Cursor) -> Iterator[Place]:
         yield Place(Path(os.fsdecode(target)), *rest)
 
 
+def is_any(connection: sqlite3.Connection) -> bool:
+    """Whether we have mounted anything at all."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM mounts)").fetchone()[0])
+
+
 def put(connection: sqlite3.Connection, place: Place) -> None:
     """Write the row, or write it anew."""
     query = f"INSERT OR REPLACE INTO mounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608

@@ -34,7 +34,7 @@ def check_labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
 
 def check_label(key: str, value: str) -> None:
     """BadRequest if this is no label."""
-    if not (isinstance(key, str) and isinstance(value, str)):
+    if {type(key), type(value)} != {str}:
         raise BadRequest(f"label {key!r}: keys and values are strings")
     if not key or "\0" in key or "\0" in value:
         raise BadRequest(f"label {key!r}: a label needs a key, and cannot contain NUL")

@@ -117,4 +117,5 @@ def _clear_peepholes(store: Store) -> None:
     """Places of our own that no row knows any more."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(store.room / "mnt"):
-            clear_peephole(store, int(name))
+            if name.isdecimal():
+                clear_peephole(store, int(name))

@@ -165,6 +165,7 @@ def _unmount(store: Store, place: Place) -> None:
         raise InUse(f"{place.target}: is mounted in another mount namespace; unmount it there")
     if place.above > place.depth:
         raise InUse(f"{place.target}: something else is mounted over it; unmount that first")
+    store.sync_if_full(place.target)
     try:
         unmount(place.target, times=place.depth)
     except OSError as error:
@@ -226,8 +227,8 @@ def open_peephole(store: Store, row: Row, number: int, *, writable: bool) -> Pat
     source = _shown_at(store, row)
     mounts = () if source else store.ask(store.driver.mounts, rows.layer_of(store.meta.read(), row))
     place = store.peephole(number)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
+        place.mkdir(mode=0o700, exist_ok=True)
         _mount(store, row, source, mounts, place)
         if not writable and row.kind is Kind.ACTIVE:
             _make_read_only(place)
@@ -239,7 +240,10 @@ def open_peephole(store: Store, row: Row, number: int, *, writable: bool) -> Pat
 @contextlib.contextmanager
 def _peephole(store: Store, number: int) -> Iterator[Path]:
     place = store.peephole(number)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise store.explained(error, "look", number) from error
     try:
         yield place
     finally:

@@ -12,25 +12,24 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, Self
 
-from lamina import mountrows, rows
-from lamina.commits import complete_commit
-from lamina.content import Applied, apply, compare, opened_tree
+from lamina import mountrows, rows, verbs
+from lamina.content import Applied, apply
 from lamina.driver import Ability, Driver, Health, StoresChanges
 from lamina.durability import Durability
-from lamina.errors import AlreadyExists, BadRequest, InUse, LaminaError, NotFound
+from lamina.errors import NotFound
 from lamina.events import Event
 from lamina.filters import choose
 from lamina.layer import Kind, Usage
 from lamina.locks import LayerLocks, RootLock
+from lamina.looking import compared, look, usage
 from lamina.metadata import Metadata
 from lamina.mount import Mount
 from lamina.names import check_label, check_labels, check_name
-from lamina.recovery import recover, settle, settle_the_dead
-from lamina.rows import Row
-from lamina.rules import parent_id, refuse_kind, say_commit, say_new, say_remove
-from lamina.showing import committed_shown, hide, live_look, open_peephole, refuse_mounted, show
+from lamina.opening import close_store, open_store
+from lamina.rules import refuse_kind
+from lamina.showing import hide, show
 from lamina.snapshot import Snapshot
 from lamina.store import Store
 
@@ -48,7 +47,6 @@ class _Keep(enum.Enum):
 KEEP: Final = _Keep.KEEP
 _MOUNTABLE: Final = (Kind.ACTIVE, Kind.VIEW)
 
-T = TypeVar("T")
 Observer = Callable[[Event], object]
 
 
@@ -82,33 +80,16 @@ class Snapshotter:
 
     def start(self) -> None:
         """The store is there and sound; `recovered` tells what the dead had left undone."""
-        room = self._store.room
-        for directory in (self._root, room):
-            if not directory.is_dir():
-                directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-                directory.chmod(0o711)  # whatever the umask says: mounts below must be reachable
-        lock = RootLock(room / "lock")
-        try:
-            self._store.meta.start()
-            self._store.ask(self._store.driver.start)
-            self.recovered = recover(self._store, alone=lock.alone)
-            lock.share()
-        except BaseException:
-            self._store.meta.close()
-            lock.close()
-            raise
-        self._lock = lock
+        self._lock, self.recovered = open_store(self._store)
 
     def close(self) -> None:
-        """Let go of the driver's servers and of the database; what was mounted stays. Repeating it is harmless."""
-        if self._lock is None:
-            return
-        try:
-            self._store.ask(self._store.driver.stop)
-        finally:
-            self._store.meta.close()
-            self._lock.close()
-            self._lock = None
+        """Let go of the database, and of the driver's servers if nobody needs them; what was mounted stays.
+
+        Repeating it is harmless.
+        """
+        if self._lock is not None:
+            lock, self._lock = self._lock, None
+            close_store(self._store, lock)
 
     def __enter__(self) -> Self:
         if self._lock is None:
@@ -154,11 +135,15 @@ class Snapshotter:
 
         Raises AlreadyExists, NotFound or WrongKind (of the parent); when this raises, there is no such snapshot.
         """
-        return self._new("prepare", Kind.ACTIVE, key, parent, labels)
+        mounts = verbs.make(self._store, Kind.ACTIVE, check_name(key), parent, check_labels(labels))
+        self._tell("prepare", key)
+        return mounts
 
     def view(self, key: str, parent: str | None = None, labels: Mapping[str, str] | None = None) -> tuple[Mount, ...]:
         """A new view: as `prepare`, but nobody can write to it, and it is never committed."""
-        return self._new("view", Kind.VIEW, key, parent, labels)
+        mounts = verbs.make(self._store, Kind.VIEW, check_name(key), parent, check_labels(labels))
+        self._tell("view", key)
+        return mounts
 
     def commit(
         self,
@@ -173,20 +158,9 @@ class Snapshotter:
         A `parent` other than the one it was prepared on needs Ability.REBASE. The labels are these; those of the active
         snapshot go with its key. InUse while it is mounted; when this raises, the snapshot is active as before.
         """
-        check_name(name)
-        labels = check_labels(labels)
-        with self._held(key) as row:
-            refuse_kind(row, wanted=(Kind.ACTIVE,), because="only an active one can be committed")
-            refuse_mounted(self._store, row)
-            begun = self._say_commit(row, name, parent, labels)
-            try:
-                complete_commit(self._store, begun)
-            except BaseException:
-                self._forget_commit(begun)
-                raise
-            committed = rows.by_id(self._store.meta.read(), row.id)
-        assert committed is not None  # noqa: S101  # its lock was ours
-        self._tell(Event("commit", name, self.driver.name, key))
+        onto = None if parent is KEEP else verbs.Onto(parent)
+        committed = verbs.commit(self._store, check_name(name), key, onto, check_labels(labels))
+        self._tell("commit", name, key)
         return committed.snapshot
 
     def remove(self, key: str) -> None:
@@ -194,18 +168,14 @@ class Snapshotter:
 
         If the driver fails on the way, nobody can use the snapshot any more, but its name stays taken: remove it again.
         """
-        with self._held(key, also_removing=True) as row:
-            refuse_mounted(self._store, row)
-            self._say_remove(row)
-            self._store.forget(row.id)
-        self._store.meta.keep_reserve()
-        self._tell(Event("remove", key, self.driver.name))
+        verbs.remove(self._store, key)
+        self._tell("remove", key)
 
     # seeing it
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """How to mount an active snapshot or a view, for callers who mount by themselves."""
-        with self._held(key) as row:
+        with verbs.held(self._store, key) as row:
             refuse_kind(row, wanted=_MOUNTABLE, because="make a view of it first")
             return self._store.ask(self.driver.mounts, rows.layer_of(self._store.meta.read(), row))
 
@@ -214,10 +184,10 @@ class Snapshotter:
 
         Mounting it there once more is counted; mounting it elsewhere shows the same tree twice.
         """
-        with self._held(key) as row:
+        with verbs.held(self._store, key) as row:
             refuse_kind(row, wanted=_MOUNTABLE, because="make a view of it first")
             place = show(self._store, row, Path(target))
-        self._tell(Event("mount", key, self.driver.name, str(place)))
+        self._tell("mount", key, str(place))
 
     def unmount(self, target: Path) -> None:
         """Undo one `mount`. NotFound if we have mounted nothing there; InUse while somebody works in it.
@@ -234,21 +204,11 @@ class Snapshotter:
             with self._store.locks.hold(row.id):
                 if hide(self._store, row, place):
                     break
-        self._tell(Event("unmount", row.name, self.driver.name, str(place)))
+        self._tell("unmount", row.name, str(place))
 
-    @contextlib.contextmanager
-    def look(self, key: str) -> Iterator[Path]:
+    def look(self, key: str) -> contextlib.AbstractContextManager[Path]:
         """Any snapshot as a read-only directory, for the length of a `with`; meanwhile it cannot be removed."""
-        row = rows.visible(self._store.meta.read(), key)
-        if row.kind is Kind.COMMITTED:
-            with committed_shown(self._store, row) as place:
-                yield place
-            return
-        with contextlib.ExitStack() as stack:
-            with self._held(key) as row:
-                look = stack.enter_context(live_look(self._store, row))
-                place = open_peephole(self._store, row, look, writable=False)
-            yield place
+        return look(self._store, key)
 
     # knowing it
 
@@ -271,34 +231,25 @@ class Snapshotter:
             merged: dict[str, str | None] = {**row.labels, **labels}
             rows.set_labels(connection, row.id, {name: text for name, text in merged.items() if text is not None})
             snapshot = rows.visible(connection, key).snapshot
-        self._tell(Event("label", key, self.driver.name))
+        self._tell("label", key)
         return snapshot
 
     def usage(self, key: str) -> Usage:
         """What the snapshot occupies without its parents: as noted at commit, or measured now."""
-        row = rows.visible(self._store.meta.read(), key)
-        if row.usage is not None:
-            return row.usage
-        usage = self._store.measure(rows.layer_of(self._store.meta.read(), row))
-        if usage is not None:
-            return usage
-        from lamina.trees import measure_tree  # noqa: PLC0415  # a listing measures nothing
-
-        with self.look(key) as root:
-            return measure_tree(root)
+        return usage(self._store, key)
 
     # its content
 
     def changes(self, key: str) -> Iterator[Change]:
         """What differs from its parent, in the canonical order (docs/decisions/canonical-diff.md)."""
-        with self._compared(key) as (_, changes):
+        with compared(self._store, key) as (_, changes):
             yield from changes
 
     def diff(self, key: str, out: BinaryIO) -> None:
         """Write the differences as a layer tar: uncompressed, and the same bytes for the same trees."""
         from lamina.archive import write_layer  # noqa: PLC0415  # the tar machinery: not for a listing
 
-        with self._compared(key) as (root, changes):
+        with compared(self._store, key) as (root, changes):
             write_layer(root, changes, out)
 
     def apply(self, key: str, tar: BinaryIO, *, alone: bool = False) -> Applied:
@@ -308,110 +259,15 @@ class Snapshotter:
         When this raises, a snapshot that was empty is empty again; one with content has kept it except where the tar
         had already replaced it. Either may be used further, or removed.
         """
-        with self._held(key) as row:
+        with verbs.held(self._store, key) as row:
             refuse_kind(row, wanted=(Kind.ACTIVE,), because="only an active one can be written to")
             applied = apply(self._store, row, tar, alone=alone)
-        self._tell(Event("apply", key, self.driver.name))
+        self._tell("apply", key)
         return applied
 
-    @contextlib.contextmanager
-    def _compared(self, key: str) -> Iterator[tuple[int, Iterator[Change]]]:
-        with contextlib.ExitStack() as stack:
-            new = stack.enter_context(opened_tree(stack.enter_context(self.look(key))))
-            row = rows.visible(self._store.meta.read(), key)
-            old = None
-            if row.parent_name is not None:
-                old = stack.enter_context(opened_tree(stack.enter_context(self.look(row.parent_name))))
-            layer = rows.layer_of(self._store.meta.read(), row)
-            yield new, compare(self._store, layer, old, new)
-
-    # how
-
-    @contextlib.contextmanager
-    def _held(self, key: str, *, also_removing: bool = False) -> Iterator[Row]:
-        """The row of that name, ready, and nobody else at work on it; what the dead left undone is settled first."""
-        store = self._store
-        while True:
-            row = rows.find(store.meta.read(), key)
-            if row is None:
-                raise NotFound(f"no snapshot {key!r}")
-            with store.locks.hold(row.id):
-                now = rows.by_id(store.meta.read(), row.id)
-                if now is None or now.name != key:
-                    continue
-                if now.step == rows.READY or (also_removing and now.step == rows.REMOVING):
-                    yield now
-                    return
-                settle(store, now)
-
-    def _new(
-        self, verb: str, kind: Kind, key: str, parent: str | None, labels: Mapping[str, str] | None
-    ) -> tuple[Mount, ...]:
-        check_name(key)
-        labels = check_labels(labels)
-        store = self._store
-        with contextlib.ExitStack() as stack:
-            layer_id = self._insisted(
-                lambda: stack.enter_context(store.begun(lambda rows: say_new(rows, key, kind, parent, labels)))
-            )
-            try:
-                mounts = self._make(layer_id)
-            except BaseException:
-                with contextlib.suppress(LaminaError):  # else it is settled when somebody asks for the key
-                    store.forget(layer_id)
-                raise
-        self._tell(Event(verb, key, self.driver.name))
-        return mounts
-
-    def _make(self, layer_id: int) -> tuple[Mount, ...]:
-        store = self._store
-        row = rows.by_id(store.meta.read(), layer_id)
-        assert row is not None  # noqa: S101  # its lock is ours
-        layer = rows.layer_of(store.meta.read(), row)
-        store.ask(store.driver.prepare, layer)
-        mounts = store.ask(store.driver.mounts, layer)
-        with store.meta.change() as connection:
-            rows.set_step(connection, layer_id, rows.PREPARING, rows.READY)
-        return mounts
-
-    def _say_commit(
-        self, row: Row, name: str, parent: str | Literal[_Keep.KEEP] | None, labels: Mapping[str, str]
-    ) -> Row:
-        def say() -> Row:
-            with self._store.meta.change(lasting=True) as connection:
-                below = row.parent
-                if parent is not KEEP:
-                    below = None if parent is None else parent_id(connection, parent)
-                if below != row.parent and not self.can(Ability.REBASE):
-                    raise BadRequest(f"{self.driver.name} cannot {Ability.REBASE.value}")
-                return say_commit(connection, row, name, below, labels)
-
-        return self._insisted(say)
-
-    def _say_remove(self, row: Row) -> None:
-        def say() -> None:
-            # once its content is being taken away, a committed snapshot must not come back, not even after a power cut
-            with self._store.meta.change(lasting=row.kind is Kind.COMMITTED, freeing=True) as connection:
-                say_remove(connection, row)
-
-        self._insisted(say)
-
-    def _forget_commit(self, row: Row) -> None:
-        with contextlib.suppress(LaminaError), self._store.meta.change(lasting=True, freeing=True) as connection:
-            rows.forget_commit(connection, row.id)
-
-    def _insisted(self, say: Callable[[], T]) -> T:
-        """Say it; if something is in the way that the dead left behind, settle that and say it again."""
-        try:
-            return say()
-        except (AlreadyExists, InUse):
-            if not settle_the_dead(self._store):
-                raise
-        return say()
-
-    def _tell(self, event: Event) -> None:
+    def _tell(self, verb: str, name: str, about: str = "") -> None:
         with contextlib.suppress(Exception):  # whoever only watches breaks nothing
-            self._observer(event)
+            self._observer(Event(verb, name, self.driver.name, about))
 
 
 def open_snapshotter(config: Config) -> Snapshotter:

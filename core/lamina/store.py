@@ -79,7 +79,7 @@ class Store:
         if isinstance(self.driver, NativeUsage):
             return self.ask(self.driver.usage, layer)
         if isinstance(self.driver, StoresChanges):
-            return measure_tree(self.ask(self.driver.changes, layer).root)
+            return self.ask(measure_tree, self.ask(self.driver.changes, layer).root)
         return Usage() if layer.kind is Kind.VIEW else None
 
     def sync(self, *places: Path) -> None:
@@ -89,6 +89,11 @@ class Store:
                 sync_all(self.driver.home, *places)
             except OSError as error:
                 raise self.explained(error, "flush", None) from error
+
+    def sync_if_full(self, *places: Path) -> None:
+        """The same, where even what is not committed has to survive."""
+        if self.durability is Durability.FULL:
+            self.sync(*places)
 
 
 def lacks_room(error: BaseException | None) -> bool:

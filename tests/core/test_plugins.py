@@ -52,6 +52,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
 
 def _forget() -> None:
+    plugins._all_points.cache_clear()  # noqa: SLF001
     plugins._points.cache_clear()  # noqa: SLF001  # one process sees one set of plugins; a test installs some
     plugins._observers.cache_clear()  # noqa: SLF001
 
