@@ -53,8 +53,12 @@ def greeting() -> list[Entry]:
 
 
 def poem() -> list[Entry]:
-    """Something to remove in a container."""
-    return [("usr/share/poem", 0o644, b"One layer upon another,\neach remembers its mother.\n")]
+    """Something to remove in a container. Like every builder, we write the directories above, too."""
+    return [
+        ("usr", 0o755, None),
+        ("usr/share", 0o755, None),
+        ("usr/share/poem", 0o644, b"One layer upon another,\neach remembers its mother.\n"),
+    ]
 
 
 def layer(entries: list[Entry]) -> bytes:

@@ -18,7 +18,7 @@ from lamina.images.progress import LayerProgress, Status
 def test_a_layer_is_told_of_once_when_it_is_through(capsys: pytest.CaptureFixture[str]) -> None:
     layer = "sha256:" + "ab" * 32
 
-    with shown() as progress:
+    with shown(lasting=True) as progress:
         for status in (Status.WAITING, Status.READING, Status.UNPACKING, Status.DONE, Status.DONE):
             progress(LayerProgress(layer, status, 1, 2))
 
@@ -26,7 +26,7 @@ def test_a_layer_is_told_of_once_when_it_is_through(capsys: pytest.CaptureFixtur
 
 
 def test_quiet_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with shown(quiet=True) as progress:
+    with shown(quiet=True, lasting=True) as progress:
         progress(LayerProgress("sha256:" + "ab" * 32, Status.DONE))
 
     assert capsys.readouterr().err == ""

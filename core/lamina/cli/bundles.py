@@ -22,7 +22,7 @@ from lamina.images.records import Form
 @pass_session
 def load(session: Session, source: str | None, platform: str | None, name: str | None, *, quiet: bool) -> None:
     """Bring in images: a docker archive, an OCI archive (both also compressed) or an OCI layout."""
-    with session.images() as store, shown(quiet=quiet) as progress:
+    with session.images() as store, shown(quiet=quiet, lasting=True) as progress:
         if source is not None and (Path(source).is_dir() or Path(source).is_file()):
             loaded = store.load(place(source), platform=platform, name=name, progress=progress)
         else:

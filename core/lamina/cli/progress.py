@@ -19,15 +19,16 @@ _ENDS = {Status.DONE, Status.EXISTS}
 
 
 @contextmanager
-def shown(*, quiet: bool = False) -> Iterator[Progress]:
-    """Somebody to tell of progress. It speaks on stderr, so that stdout stays what was asked for."""
-    if quiet:
-        yield silent
-    elif sys.stderr.isatty():
-        with _bars() as bars:
+def shown(*, quiet: bool = False, lasting: bool = False) -> Iterator[Progress]:
+    """Somebody to tell of progress. It speaks on stderr, so that stdout stays what was asked for.
+
+    What is `lasting` stays to be read: bars on a terminal, lines elsewhere. Else bars vanish and nobody sees lines.
+    """
+    if not quiet and sys.stderr.isatty():
+        with _bars(lasting=lasting) as bars:
             yield _OnTerminal(bars)
     else:
-        yield _Lines()
+        yield _Lines() if lasting and not quiet else silent
 
 
 class _Lines:
@@ -65,9 +66,9 @@ class _OnTerminal:
             self._bars.update(task, description=event.status.value, total=event.total, completed=event.current)
 
 
-def _bars() -> Bars:
+def _bars(*, lasting: bool) -> Bars:
     from rich.console import Console  # noqa: PLC0415  # slow to import, and only a terminal shows it
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn  # noqa: PLC0415
 
     columns = (TextColumn("{task.fields[layer]}: {task.description}"), BarColumn(bar_width=30), DownloadColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=False)
+    return Progress(*columns, console=Console(stderr=True), transient=not lasting)
