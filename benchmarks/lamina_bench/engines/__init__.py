@@ -1,0 +1,1 @@
+"""The tools that are compared, each in a store of its own."""
