@@ -31,6 +31,15 @@ def test_every_import_contract_is_kept() -> None:
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+def test_drivers_are_kept_from_every_floor_above_the_contract() -> None:
+    floors, _, apart, _ = project()["tool"]["importlinter"]["contracts"]
+    above = floors["layers"][: floors["layers"].index("driver")]
+
+    assert (
+        sorted(f"lamina.{name.strip()}" for floor in above for name in floor.split("|")) == apart["forbidden_modules"]
+    )
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_the_driver_is_packaged_named_and_checked(driver: str) -> None:
     root, package = f"drivers/{driver}", f"lamina_{driver}"
