@@ -94,7 +94,7 @@ def test_doctor_says_what_is_mounted(desk: Desk) -> None:
 
 
 def test_a_driver_that_nobody_installed_is_named_with_those_that_are(desk: Desk) -> None:
-    code, line = desk.fails("--driver", "zebra", "images")
+    code, line = desk.fails("--driver", "zebra", "df")
 
     assert code == 7
     assert "'zebra'" in line
