@@ -22,7 +22,8 @@ def machine(place: Path) -> str:
     kind = run(["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(place)]).strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores, {memory} GiB, {kind}, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}"
+    kernel = platform.release().partition("-")[0]
+    return f"{cores} cores, {memory} GiB, {kind}, Linux {kernel}, Python {platform.python_version()}"
 
 
 def image(large: Image) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 import types
 import typing
@@ -13,13 +11,13 @@ from typing import Any, Final
 
 import attrs
 
+from lamina.configfile import read_file, refuse_unknown, root_of, text_of
 from lamina.driver import Driver
 from lamina.durability import Durability
 from lamina.errors import ConfigError, DriverNotFound, LaminaError, Unhealthy
 from lamina.plugins import installed, load_driver
 
 _PREFERRED: Final = ("overlay", "aufs", "fuse", "btrfs", "zfs", "devmapper", "vfs")
-_KNOWN: Final = ("root", "driver", "durability", "drivers", "containerd")
 
 
 @attrs.frozen
@@ -51,17 +49,13 @@ def load_config(
     The file is `path`, else LAMINA_CONFIG, else the usual one, which need not exist. LAMINA_DRIVER and LAMINA_ROOT are
     as `driver` and `root`; several drivers are separated by commas.
     """
-    named = path or _path(environ.get("LAMINA_CONFIG"))
-    file = named or _usual_file(environ)
-    table = _read(file, must_exist=named is not None)
-    _refuse_unknown(table, _KNOWN, str(file))
+    file, table = read_file(path, environ)
     asked = driver or environ.get("LAMINA_DRIVER") or None
     names = _names(asked.split(",") if asked else table.get("driver"), f"{file}: driver")
-    found = root or _path(environ.get("LAMINA_ROOT")) or _path(_text(table, "root", file))
     return Config(
-        root=(found or _usual_root(environ)).expanduser().absolute(),
+        root=root_of(file, table, environ, root),
         drivers=names or _usual_drivers(),
-        durability=Durability.of(_text(table, "durability", file) or "ordered"),
+        durability=Durability.of(text_of(table, "durability", file) or "ordered"),
         options={name: _table(each, f"{file}: [drivers.{name}]") for name, each in _tables(table, file).items()},
         containerd=_table(table.get("containerd", {}), f"{file}: [containerd]"),
         file=file if table else None,
@@ -115,7 +109,7 @@ def driver_options(cls: type[Driver], table: Mapping[str, Any]) -> Any:
     """The driver's own options from its table; ConfigError lists the known ones, or says which type was meant."""
     where = f"[drivers.{cls.name}]"
     fields = {field.name: field for field in attrs.fields(cls.Options) if field.init}
-    _refuse_unknown(table, tuple(fields), where)
+    refuse_unknown(table, tuple(fields), where)
     missing = [name for name, field in fields.items() if field.default is attrs.NOTHING and name not in table]
     if missing:
         raise ConfigError(f"{where}: {missing[0]} is missing; say {missing[0]} = …")
@@ -206,29 +200,6 @@ def _expected(value: Any, fits: bool, where: str, what: str) -> Any:  # noqa: FB
 # reading
 
 
-def _read(file: Path, *, must_exist: bool) -> dict[str, Any]:
-    try:
-        data = file.read_bytes()
-    except FileNotFoundError:
-        if must_exist:
-            raise ConfigError(f"{file}: no such file") from None
-        return {}
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    import tomllib  # noqa: PLC0415  # 13 ms that nobody without a file needs
-
-    try:
-        return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}") from error
-
-
-def _refuse_unknown(table: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(known) or 'none'}")
-
-
 def _names(value: Any, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -236,13 +207,6 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     if not (isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)):
         raise ConfigError(f'{where}: {value!r} is not a name like "overlay", nor a list of such')
     return tuple(dict.fromkeys(name.strip() for name in names))
-
-
-def _text(table: Mapping[str, Any], key: str, file: Path) -> str | None:
-    value = table.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{file}: {key}: {value!r} is not text")
-    return value
 
 
 def _tables(table: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
@@ -253,31 +217,6 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: {value!r} is not a table")
     return value
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
-
-
-# what is usual
-
-
-def _usual_file(environ: Mapping[str, str]) -> Path:
-    if os.geteuid() == 0:
-        return Path("/etc/lamina/config.toml")
-    return _home(environ, "XDG_CONFIG_HOME", ".config") / "lamina/config.toml"
-
-
-def _usual_root(environ: Mapping[str, str]) -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/lamina")
-    return _home(environ, "XDG_DATA_HOME", ".local/share") / "lamina"
-
-
-def _home(environ: Mapping[str, str], variable: str, below: str) -> Path:
-    if (named := environ.get(variable)) and Path(named).is_absolute():  # relative ones are to be ignored (XDG)
-        return Path(named)
-    return Path(environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir) / below
 
 
 def _usual_drivers() -> tuple[str, ...]:

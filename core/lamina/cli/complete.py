@@ -12,8 +12,9 @@ from lamina.cli.session import Session
 def images(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """Names of images that begin so."""
     try:
-        with _session(ctx).images() as store:
-            return _beginning(typed, (name for image in store.list() for name in image.names))
+        from lamina.images.listing import list_images  # noqa: PLC0415
+
+        return _beginning(typed, (name for image in list_images(_session(ctx).place()) for name in image.names))
     except Exception:  # noqa: BLE001  # a traceback on the prompt helps nobody
         return []
 
@@ -21,8 +22,9 @@ def images(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
 def containers(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
     """Names of containers that begin so."""
     try:
-        with _session(ctx).containers() as store:
-            return _beginning(typed, (container.name for container in store.list()))
+        from lamina.containers.listing import list_containers  # noqa: PLC0415
+
+        return _beginning(typed, (container.name for container in list_containers(_session(ctx).place())))
     except Exception:  # noqa: BLE001
         return []
 

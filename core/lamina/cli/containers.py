@@ -15,6 +15,7 @@ from lamina.cli.output import Column, age, escape, show_json, show_path, show_ta
 from lamina.cli.progress import shown
 from lamina.cli.session import Session, pass_session
 from lamina.containers.container import Container
+from lamina.containers.listing import list_containers
 from lamina.errors import NotFound
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def create(session: Session, name: str | None, image: str, command: tuple[str, .
 @pass_session
 def ps(session: Session, form: str, *, everything: bool, no_trunc: bool, quiet: bool) -> None:
     """List containers that run; with -a also those that were only created."""
-    with session.containers() as store:
-        found = [each for each in store.list() if everything or each.state == "running"]
+    found = [each for each in list_containers(session.place()) if everything or each.state == "running"]
     if form == "json":
         for container in found:
             show_json(_document(container))

@@ -12,6 +12,7 @@ from lamina.cli.options import as_json, force, no_trunc, quiet
 from lamina.cli.output import Column, age, escape, show_json, show_table, size
 from lamina.cli.session import Session, pass_session
 from lamina.errors import BadRequest
+from lamina.images.listing import list_images
 from lamina.images.records import HistoryRow, Image, short_id
 
 _Row = tuple[str, str, Image]  # repository, tag: one image may stand in several rows
@@ -44,8 +45,8 @@ def images(
 ) -> None:
     """List images, the newest first."""
     dangling, globs = _parse_filters(filters)
-    with session.images() as store:
-        rows = [row for image in store.list(dangling=dangling) for row in _rows(image) if _wanted(row, name, globs)]
+    found = list_images(session.place(), dangling=dangling)
+    rows = [row for image in found for row in _rows(image) if _wanted(row, name, globs)]
     if form == "json":
         for row in rows:
             show_json(_document(row))

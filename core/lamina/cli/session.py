@@ -27,6 +27,12 @@ class Session:
     driver: str | None = None
     debug: bool = False
 
+    def place(self) -> Path:
+        """Where the store lies: enough for those who only list."""
+        from lamina.configfile import find_root  # noqa: PLC0415
+
+        return find_root(self.config_file, os.environ, root=self.root)
+
     def config(self) -> Config:
         """The config file, the environment and the options, the later ones winning."""
         from lamina.config import load_config  # noqa: PLC0415  # --help needs no config

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from lamina.errors import StoreBroken
-from lamina.images.config import format_time
+from lamina.images.fields import format_time
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 from lamina.containers.container import Container, inspect, read_container, write_container
+from lamina.containers.listing import containers_in
 from lamina.containers.names import check_name, random_name
 from lamina.errors import AlreadyExists, BadRequest, NotFound
 from lamina.images.catalog import Rows
@@ -62,7 +63,7 @@ class Containers:
     def list(self) -> tuple[Container, ...]:
         """All of them, the newest first."""
         with self._shelves.catalog.read() as rows:
-            return tuple(read_container(record) for record in rows.containers())
+            return containers_in(rows)
 
     def find(self, name: str) -> Container:
         """By name, id, or the beginning of an id; NotFound."""

@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 
 import attrs
@@ -310,7 +309,7 @@ def _version(db: sqlite3.Connection) -> int:
 def _statements() -> Iterator[str]:
     # not executescript: it would commit our transaction
     statement = ""
-    for line in (files("lamina.images") / "images.sql").read_text("utf-8").splitlines(keepends=True):
+    for line in Path(__file__).with_name("images.sql").read_text("utf-8").splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
             yield statement

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import attrs
@@ -101,7 +101,7 @@ def make_config(  # noqa: PLR0913  # a config has that many parts
         "architecture": platform.architecture,
         "author": author,
         "config": dict(settings),
-        "created": format_time(created),
+        "created": fields.format_time(created),
         "history": [*document.get("history", ()), _write_history(step)],
         "os": platform.os,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
@@ -110,11 +110,6 @@ def make_config(  # noqa: PLR0913  # a config has that many parts
     if not author:
         del document["author"]
     return read_config(encode(dict(sorted(document.items()))))
-
-
-def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC, as Go writes it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _join(chain_id: str, diff_id: str) -> str:
@@ -137,7 +132,7 @@ def _read_history(step: Mapping[str, Any], what: str) -> History:
 
 
 def _write_history(step: History) -> dict[str, Any]:
-    result: dict[str, Any] = {"created": format_time(step.created)} if step.created else {}
+    result: dict[str, Any] = {"created": fields.format_time(step.created)} if step.created else {}
     for key in ("created_by", "author", "comment"):
         if value := getattr(step, key):
             result[key] = value

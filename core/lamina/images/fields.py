@@ -112,6 +112,11 @@ def time(fields: Fields, key: str, what: str) -> datetime | None:
         raise BadArchive(what, f"{key} is not a time: {value[:40]!r}") from error
 
 
+def format_time(moment: datetime) -> str:
+    """RFC 3339 in UTC, as Go writes it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def _list(fields: Fields, key: str, what: str) -> list[Any]:
     value = fields.get(key)
     if value is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.images.config import ImageConfig, format_time
+from lamina.images.config import ImageConfig
+from lamina.images.fields import format_time
 from lamina.images.records import HistoryRow, Image
 
 

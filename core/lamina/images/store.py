@@ -11,6 +11,7 @@ from lamina.images.blobs import Blobs
 from lamina.images.catalog import Catalog
 from lamina.images.config import ImageConfig, read_config
 from lamina.images.leases import Leases
+from lamina.images.listing import FILE, images_in
 from lamina.images.lookup import find
 from lamina.images.progress import Progress, silent
 from lamina.images.records import Form, HistoryRow, Image, Loaded, Pruned, Removal, Share
@@ -37,7 +38,7 @@ class Images:
             blobs, leases = Blobs(self.root), Leases(self.root)
             blobs.start()
             leases.start()
-            self._shelves = Shelves(blobs, Catalog(self.root / "images.db"), leases, self.snapshots)
+            self._shelves = Shelves(blobs, Catalog(self.root / FILE), leases, self.snapshots)
         return self._shelves
 
     def close(self) -> None:
@@ -105,10 +106,7 @@ class Images:
     def list(self, *, dangling: bool | None = None) -> tuple[Image, ...]:
         """All images, the newest first; `dangling` picks those without, or with, a name."""
         with self.shelves.catalog.read() as rows:
-            images = [rows.image(image_id) for image_id in rows.image_ids()]
-        return tuple(
-            image for image in images if dangling is None or dangling is not bool(image.names or image.digests)
-        )
+            return images_in(rows, dangling=dangling)
 
     def find(self, name: str) -> Image:
         """The image of that name, digest, id or beginning of an id; NotFound."""
