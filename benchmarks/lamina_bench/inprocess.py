@@ -16,15 +16,16 @@ TIMES = 300
 
 @attrs.frozen
 class Life:
-    """Microseconds of the steps of a layer's life: percentiles."""
+    """Microseconds of the steps of a layer's life: percentiles, of lamina and of the bare system calls."""
 
     driver: str
     depth: int
-    steps: dict[str, dict[str, float]]
+    lamina: dict[str, dict[str, float]]
+    kernel: dict[str, dict[str, float]] | None = None
 
 
 def measure_life(place: Path, driver: str, depth: int) -> Life:
     """In a fresh process and a fresh store."""
     argv = (sys.executable, "-m", "lamina_bench.micro", str(place), driver, str(depth), str(TIMES))
     told = run(argv, {"PYTHONPATH": str(Path(__file__).parents[1])})
-    return Life(driver, depth, json.loads(told))
+    return Life(driver, depth, **json.loads(told))

@@ -13,7 +13,7 @@ from lamina_bench.image import Image
 from lamina_bench.inprocess import Life
 from lamina_bench.measuring import run
 from lamina_bench.results import Comparison, Results
-from lamina_bench.tables import comparisons, table
+from lamina_bench.tables import comparisons, ratio, table
 from lamina_bench.works import COMMIT, COMMIT_TINY
 
 
@@ -36,14 +36,16 @@ def image(large: Image) -> str:
 
 
 def lives(measured: Iterable[Life]) -> str:
-    """Microseconds, the only absolute numbers: no other tool does this in process."""
-    head = ("driver", "layers below", "step", "median µs", "p90 µs", "p99 µs")
-    rows = [
-        (life.driver, str(life.depth), step, *(f"{value:.0f}" for value in percents.values()))
-        for life in measured
-        for step, percents in life.steps.items()
-    ]
+    """Microseconds, the only absolute numbers (no other tool does this in process), and the kernel's share of them."""
+    head = ("driver", "layers below", "step", "median µs", "p90 µs", "p99 µs", "÷ system calls alone")
+    rows = [(life.driver, str(life.depth), *cells) for life in measured for cells in _steps(life)]
     return f"\nA layer's life in process\n\n{table(head, rows)}\n"
+
+
+def _steps(life: Life) -> Iterator[tuple[str, ...]]:
+    for step, percents in life.lamina.items():
+        bare = ratio(percents["p50"] / life.kernel[step]["p50"]) if life.kernel else ""
+        yield (step, *(f"{value:.0f}" for value in percents.values()), bare)
 
 
 def everything(results: Results, engines: Sequence[Engine]) -> str:
