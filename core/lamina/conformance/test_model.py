@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import stat
 from contextlib import ExitStack
 from pathlib import Path
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from lamina.conformance.harness import Room, assert_ids_agree, seen
-from lamina.conformance.model import Model, ModelTree
+from lamina.conformance.model import Model, ModelTree, Step
 from lamina.conformance.play import RealTree
 from lamina.conformance.plugin import Rooms
 from lamina.conformance.strategies import Whim, resolve, whims
@@ -26,6 +28,14 @@ from lamina.layer import Kind
 from lamina.snapshotter import Snapshotter
 
 picks = st.integers(0, 99)
+OLD = 10**18
+FIRST_STEPS = [
+    Step("make", b"a", {"type": stat.S_IFDIR}, OLD),
+    Step("make", b"a/b", {"type": stat.S_IFDIR}, OLD),
+    Step("make", b"a/b/c", {"type": stat.S_IFREG, "content": b"deep"}, OLD),
+    Step("make", b"b", {"type": stat.S_IFREG, "content": b"linked"}, OLD),
+    Step("link", b"b", {"to": b"a/d"}, OLD),
+]
 
 
 class Histories(RuleBasedStateMachine):
@@ -65,12 +75,16 @@ class Histories(RuleBasedStateMachine):
             self.snapshots.mount(key, self.places[key])
         return self.places[key]
 
-    @initialize()
-    def begin(self) -> None:
-        """There is always one active snapshot to begin with."""
+    @initialize(edits=st.lists(whims(), min_size=5, max_size=25))
+    def begin(self, edits: list[Whim]) -> None:
+        """There is a base with something in it, and an active snapshot on top."""
         self.snapshots.prepare("active0")
         self._note("active0", Kind.ACTIVE, None, Model(self.room.driver_class.cannot))
         self._see_root("active0")
+        for step in FIRST_STEPS:
+            self._do("active0", step)
+        self.edit(0, edits)
+        self.commit_and_go_on(0)
 
     def _see_root(self, key: str) -> None:
         # when a first layer's root was made is the driver's own affair
@@ -99,20 +113,22 @@ class Histories(RuleBasedStateMachine):
         self._note(key, Kind.VIEW, parent, self.models[parent].child())
         assert_same(self.models[parent].manifest(), seen(self.snapshots, key))
 
-    @rule(pick=picks, edits=st.lists(whims(), min_size=1, max_size=12))
+    @rule(pick=picks, edits=st.lists(whims(), min_size=5, max_size=25))
     def edit(self, pick: int, edits: list[Whim]) -> None:
         """Some edits of one active snapshot, through a mount that stays."""
         key = self._some(pick, Kind.ACTIVE)
         if key is None:
             return
-        model, place = self.models[key], self._place(key)
         for whim in edits:
             self.count += 1
-            step = resolve(whim, model, self.count)
+            step = resolve(whim, self.models[key], self.count)
             if step is not None:
-                RealTree(place).do(step)
-                ModelTree(model).do(step)
-        assert_same(model.manifest(), manifest(place))
+                self._do(key, step)
+        assert_same(self.models[key].manifest(), manifest(self._place(key)))
+
+    def _do(self, key: str, step: Step) -> None:
+        RealTree(self._place(key)).do(step)
+        ModelTree(self.models[key]).do(step)
 
     @rule(pick=picks)
     def unmount(self, pick: int) -> None:
@@ -140,6 +156,17 @@ class Histories(RuleBasedStateMachine):
         self._note(name, Kind.COMMITTED, self.parents.pop(key), self.models.pop(key))
         del self.kinds[key]
         assert_same(self.models[name].manifest(), seen(self.snapshots, name))
+
+    @rule(pick=picks)
+    def commit_and_go_on(self, pick: int) -> None:
+        """As a build does: commit a layer, and go on in a child of it."""
+        key = self._some(pick, Kind.ACTIVE)
+        if key is None:
+            return
+        self.commit(pick)
+        name = f"committed{self.count}"
+        self.snapshots.prepare(key, name)
+        self._note(key, Kind.ACTIVE, name, self.models[name].child())
 
     @rule(pick=picks)
     def remove(self, pick: int) -> None:
@@ -208,4 +235,4 @@ class Histories(RuleBasedStateMachine):
 
 
 def test_random_histories_agree_with_the_model(rooms: Rooms) -> None:
-    run_state_machine_as_test(type("Histories", (Histories,), {"rooms": staticmethod(rooms)}))
+    run_state_machine_as_test(type("Histories", (Histories,), {"rooms": staticmethod(rooms)}), settings=settings())

@@ -56,12 +56,9 @@ def _entrypoint(settings: Settings, rest: str) -> Settings:
 
 
 def _env(settings: Settings, rest: str) -> Settings:
-    before = [entry for entry in settings.get("Env") or () if isinstance(entry, str)]
-    for key, value in _pairs("ENV", rest):
-        known = [place for place, entry in enumerate(before) if entry.partition("=")[0] == key]
-        before[known[0] : known[0] + 1] = [f"{key}={value}"] if known else []
-        before += [] if known else [f"{key}={value}"]
-    return {"Env": before}
+    entries = {entry.partition("=")[0]: entry for entry in settings.get("Env") or ()}
+    entries |= {key: f"{key}={value}" for key, value in _pairs("ENV", rest)}  # a known one keeps its place
+    return {"Env": list(entries.values())}
 
 
 def _label(settings: Settings, rest: str) -> Settings:

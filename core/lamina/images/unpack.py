@@ -31,7 +31,7 @@ class Wanted:
 def unpack(work: Work, stack: Sequence[Wanted], progress: Progress) -> frozenset[str]:
     """Afterwards there is a committed snapshot for each layer of the stack, the lowest first.
 
-    Returns the diff ids of those that were unpacked, and so checked, now; nobody has looked at the others' blobs. If one
+    Returns the diff ids of those that were unpacked, and so checked, now; the others' blobs were not looked at. If one
     fails, those below it may have become snapshots: the end of `work` removes them unless somebody else wants them.
     """
     keys = [f"unpack-{secrets.token_hex(8)}" for _ in stack]
@@ -84,7 +84,7 @@ class _Job:
         snapshots = self.work.shelves.snapshots
         snapshots.prepare(self.key, None, self._labels())
         try:
-            self._apply(self.key)
+            self._apply(self.key, alone=self.parent is not None)  # the lowest layer leans on nothing
         except NeedsParent:
             snapshots.remove(self.key)
             return False
@@ -103,11 +103,11 @@ class _Job:
         self._apply(self.key)
         self._commit(None)
 
-    def _apply(self, key: str) -> None:
+    def _apply(self, key: str, *, alone: bool = False) -> None:
         blob = self.layer.fetch()
         event = LayerProgress(self.layer.diff_id, Status.UNPACKING, 0, blob.size)
         with self.work.shelves.blobs.open(blob.digest) as packed:
-            applied = self.work.shelves.snapshots.apply(key, watched(packed, event, self.progress))
+            applied = self.work.shelves.snapshots.apply(key, watched(packed, event, self.progress), alone=alone)
         if applied.diff_id != self.layer.diff_id:
             raise DigestMismatch("a layer", self.layer.diff_id, applied.diff_id)
         if applied.digest != blob.digest:

@@ -12,10 +12,11 @@ from typing import Final
 import attrs
 
 from lamina.errors import BadArchive
+from lamina.streams import Readable
 from lamina.tar import sparse
 from lamina.tar.fields import decimal, number, pax_records, time_ns, until_nul
 from lamina.tar.header import BLOCK, MAX_SPECIAL, EntryType, Header
-from lamina.tar.source import Readable, Source
+from lamina.tar.source import Source
 
 _FIELDS: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12s")
 _ZERO: Final = bytes(BLOCK)

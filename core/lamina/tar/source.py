@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 from lamina.errors import BadArchive
+from lamina.streams import Readable
 from lamina.tar.header import BLOCK
 
 _CHUNK: Final = 1 << 20
-
-
-class Readable(Protocol):
-    """Anything with a `read` that returns some bytes, and none at the end."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Source:

@@ -1,0 +1,120 @@
+"""Walk two trees side by side, or a ChangesTree beside its parent, by directory descriptors."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from lamina.changes import ChangeKind, ChangesTree
+from lamina.descent import Ladder
+from lamina.diff.difference import Judge, lstat
+
+# What a directory of the new tree has to say: each name with its status, or None for a name that is (to be) gone.
+Listing = Callable[[int, int | None], list[tuple[bytes, os.stat_result | None]]]
+
+
+@attrs.frozen
+class Found:
+    """One path that was looked at; `kind` is None where nothing but the company of a hard link may list it."""
+
+    path: bytes
+    kind: ChangeKind | None
+    link: tuple[int, int] | None = None  # which file it is a name of, if that has several
+    names: int = 1
+    was: tuple[int, int] | None = None  # which file of the old tree it was a name of
+
+
+@attrs.define
+class _Frame:
+    prefix: bytes
+    names: Iterator[tuple[bytes, os.stat_result | None]]
+    old: bool  # whether the old tree has this directory, too
+
+
+def walk(old: int | None, new: int, listing: Listing, judge: Judge, prefix: bytes = b"") -> Iterator[Found]:
+    """Everything that may be a change, in order. Both roots stay the caller's."""
+    if old is not None and not prefix and judge.roots_differ(old, new):
+        yield Found(b"", ChangeKind.MODIFIED)
+    with Ladder(new) as here, Ladder(new if old is None else old) as there:
+        frames = [_Frame(prefix, iter(listing(new, old)), old is not None)]
+        while frames:
+            frame = frames[-1]
+            entry = next(frame.names, None)
+            if entry is None:
+                frames.pop()
+                if frames:
+                    here.up()
+                    if frame.old:
+                        there.up()
+                continue
+            name, status = entry
+            before = lstat(there.here, name) if frame.old else None
+            if status is None:
+                if before is not None:
+                    yield Found(frame.prefix + name, ChangeKind.DELETED)
+                continue
+            kind = judge.verdict(there.here, before, here.here, status, name)
+            below = _enter(here, there, name, before, status)
+            yield found_at(frame.prefix + name, kind, before, status)
+            if below is not None:
+                new_names = listing(here.here, there.here if below else None)
+                frames.append(_Frame(frame.prefix + name + b"/", iter(new_names), below))
+
+
+def _enter(
+    here: Ladder, there: Ladder, name: bytes, before: os.stat_result | None, status: os.stat_result
+) -> bool | None:
+    """Go down into a directory; returns whether the old tree could follow, None if there is nothing to enter."""
+    if not stat.S_ISDIR(status.st_mode):
+        return None
+    both = before is not None and stat.S_ISDIR(before.st_mode)
+    if both and before is not None and os.path.samestat(before, status):
+        return None  # one and the same directory
+    try:
+        here.down(name)
+    except OSError:  # gone meanwhile, or something is mounted on it
+        return None
+    if both:
+        try:
+            there.down(name)
+        except BaseException:
+            here.up()
+            raise
+    return both
+
+
+def found_at(path: bytes, kind: ChangeKind | None, before: os.stat_result | None, status: os.stat_result) -> Found:
+    if status.st_nlink < 2 or stat.S_ISDIR(status.st_mode):
+        return Found(path, kind)
+    was = None if before is None else (before.st_dev, before.st_ino)
+    return Found(path, kind, (status.st_dev, status.st_ino), status.st_nlink, was)
+
+
+def all_names(new: int, old: int | None) -> list[tuple[bytes, os.stat_result | None]]:
+    names = set(os.listdir(new))
+    if old is not None:
+        names.update(os.listdir(old))
+    return [(name, lstat(new, name)) for name in sorted(map(os.fsencode, names))]
+
+
+@attrs.frozen
+class Recorded:
+    """Names as a union file system recorded them."""
+
+    tree: ChangesTree
+
+    def names(self, new: int, old: int | None) -> list[tuple[bytes, os.stat_result | None]]:
+        names = set(os.listdir(new))
+        if old is not None and self.tree.whiteouts.is_opaque(new):
+            names.update(os.listdir(old))
+        entries = ((name, self._status(new, name)) for name in sorted(map(os.fsencode, names)))
+        return [(name, status) for name, status in entries if not self.tree.whiteouts.is_private_name(name)]
+
+    def _status(self, directory: int, name: bytes) -> os.stat_result | None:
+        status = lstat(directory, name)
+        if status is not None and self.tree.whiteouts.is_whiteout(directory, name, status):
+            return None
+        return status
