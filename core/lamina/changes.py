@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 from abc import ABC, abstractmethod
@@ -46,6 +47,11 @@ class Whiteouts(ABC):
     @abstractmethod
     def write_whiteout(self, directory: int, name: bytes) -> None:
         """Record that `name` is gone. There is no entry of that name when this is called."""
+
+    def remove_whiteout(self, directory: int, name: bytes) -> None:
+        """Take back what `write_whiteout` recorded: `name` is free again. Nothing recorded is nothing to do."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
 
     @abstractmethod
     def write_opaque(self, directory: int) -> None:

@@ -17,6 +17,24 @@ from lamina.syscalls import opened
 
 _KEPT_OPEN: Final = 16  # descriptors of ancestors; beyond that the way back is found through ".."
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_PATH: Final = 4000  # the kernel takes 4,095 bytes at once
+_STRAIGHT: Final = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_XDEV
+
+
+def open_below(root: int, path: bytes) -> int:
+    """The directory at `path` below the open `root`, however long the path is; the caller closes it.
+
+    No link is followed (ELOOP) and no other mount entered (EXDEV); ENOENT or ENOTDIR if there is no such directory.
+    """
+    here = os.dup(root)
+    while path:
+        cut = len(path) if len(path) <= _LONGEST_PATH else path.rfind(b"/", 0, _LONGEST_PATH)
+        try:
+            below = syscalls.openat2(here, path[:cut], DIRECTORY, resolve=_STRAIGHT)
+        finally:
+            os.close(here)
+        here, path = below, path[cut + 1 :]
+    return here
 
 
 class Ladder:

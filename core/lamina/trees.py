@@ -21,7 +21,7 @@ from lamina.likeness import copy_metadata
 from lamina.syscalls import opened
 from lamina.xattrs import at
 
-__all__ = ["copy_metadata", "copy_tree", "measure_tree", "remove_tree", "shares_blocks", "sync_tree"]
+__all__ = ["copy_metadata", "copy_tree", "measure_tree", "remove_entry", "remove_tree", "shares_blocks", "sync_tree"]
 
 _FS_IOC_GETFLAGS: Final = 0x80086601  # linux/fs.h
 _FS_IOC_SETFLAGS: Final = 0x40086602
@@ -77,12 +77,13 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        _remove(descriptor, name)
+        remove_entry(descriptor, name)
     finally:
         os.close(descriptor)
 
 
-def _remove(directory: int, name: bytes) -> None:
+def remove_entry(directory: int, name: bytes) -> None:
+    """As `remove_tree`, for a name in an open directory."""
     if not _is_directory(directory, name):
         _unlink(directory, name)
         return

@@ -261,7 +261,7 @@ def test_layers_applied_alone_and_joined_at_commit_make_the_same_trees(room: Roo
     tar = _tar(snapshots, "child")
 
     snapshots.prepare("alone")
-    snapshots.apply("alone", io.BytesIO(tar))
+    snapshots.apply("alone", io.BytesIO(tar), alone=True)
     snapshots.commit("joined", "alone", parent="base")
 
     assert_same(seen(snapshots, "child"), seen(snapshots, "joined"))

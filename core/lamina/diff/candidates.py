@@ -6,15 +6,11 @@ import collections
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from typing import Final
 
 from lamina.changes import ChangeKind
-from lamina.descent import DIRECTORY
+from lamina.descent import DIRECTORY, open_below
 from lamina.diff.difference import Judge, lstat
 from lamina.diff.walking import Found, all_names, found_at, walk
-from lamina.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
-
-_LONGEST_PATH: Final = 4000  # the kernel takes 4,095 bytes at once
 
 
 def look_at(old: int, new: int, paths: Iterable[bytes]) -> Iterator[Found]:
@@ -93,14 +89,7 @@ def _all_below(parent: int, name: bytes, path: bytes) -> Iterator[Found]:
 
 def _open_directory(root: int, path: bytes) -> int | None:
     """The directory at `path`, through no link; None if there is none."""
-    here = os.dup(root)
-    while path:
-        cut = len(path) if len(path) <= _LONGEST_PATH else path.rfind(b"/", 0, _LONGEST_PATH)
-        try:
-            below = openat2(here, path[:cut], DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
-        except OSError:
-            return None
-        finally:
-            os.close(here)
-        here, path = below, path[cut + 1 :]
-    return here
+    try:
+        return open_below(root, path)
+    except OSError:
+        return None

@@ -36,7 +36,9 @@ class _Frame:
 
 def walk(old: int | None, new: int, listing: Listing, judge: Judge, prefix: bytes = b"") -> Iterator[Found]:
     """Everything that may be a change, in order. Both roots stay the caller's."""
-    if old is not None and not prefix and judge.roots_differ(old, new):
+    if not prefix and old is None:
+        yield Found(b"", ChangeKind.ADDED)
+    elif not prefix and old is not None and judge.roots_differ(old, new):
         yield Found(b"", ChangeKind.MODIFIED)
     with Ladder(new) as here, Ladder(new if old is None else old) as there:
         frames = [_Frame(prefix, iter(listing(new, old)), old is not None)]

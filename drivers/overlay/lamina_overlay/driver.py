@@ -74,6 +74,7 @@ class OverlayDriver(Driver, StoresChanges):
         os.mkdir(f"{place}/fs", 0o700)
         if layer.parent is None:
             os.chmod(f"{place}/fs", 0o755)  # noqa: S103  # as any root directory, whatever the umask says
+            os.utime(f"{place}/fs", ns=(0, 0))  # the time of a root that nobody has touched
             return
         inherit_root(self._fs(layer.parent), f"{place}/fs", times=True)
         os.mkdir(f"{place}/work", 0o700)
@@ -92,12 +93,9 @@ class OverlayDriver(Driver, StoresChanges):
     def _adopt_root(self, parent: int, root: str) -> None:
         """Take over the attributes of the parent's root, unless the layer has brought its own."""
         status = os.stat(root)
-        untouched = stat.S_IMODE(status.st_mode) == 0o755 and (status.st_uid, status.st_gid) == (
-            os.geteuid(),
-            os.getegid(),
-        )
-        if untouched:
-            inherit_root(self._fs(parent), root, times=False)
+        owned = (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+        if owned and stat.S_IMODE(status.st_mode) == 0o755:
+            inherit_root(self._fs(parent), root, times=not status.st_mtime_ns)
 
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
