@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import attrs
 
-from lamina.descent import DIRECTORY, Entry, Ladder, bare, walk
+from lamina.descent import DIRECTORY, Entry, Ladder, bare, descended, walk
 from lamina.filling import Filler
 from lamina.likeness import clear_attributes, copy_entry, copy_metadata
 from lamina.syscalls import opened
@@ -117,7 +117,7 @@ class _Copy:
         if first is entry.path:
             return False
         directory, name = os.path.split(first)
-        with _descended(self._new, directory) as there:
+        with descended(self._new, directory) as there:
             os.link(name, entry.name, src_dir_fd=there, dst_dir_fd=self._ladder.here, follow_symlinks=False)
         return True
 
@@ -183,16 +183,3 @@ def _named(path: bytes) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
-
-
-@contextmanager
-def _descended(root: int, path: bytes) -> Iterator[int]:
-    """The directory `path` below `root`, however long the path is."""
-    if len(path) < os.pathconf("/", "PC_PATH_MAX"):
-        with opened(path or b".", DIRECTORY, dir_fd=root) as there:
-            yield there
-        return
-    with Ladder(root) as ladder:
-        for name in path.split(b"/"):
-            ladder.down(name)
-        yield ladder.here

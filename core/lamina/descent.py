@@ -178,6 +178,19 @@ def _enter(ladder: Ladder, entry: Entry, barred: Callable[[Entry], None]) -> boo
     return True
 
 
+@contextmanager
+def descended(root: int, path: bytes) -> Iterator[int]:
+    """The directory `path` below `root`, however long the path is."""
+    if len(path) < os.pathconf("/", "PC_PATH_MAX"):
+        with opened(path or b".", DIRECTORY, dir_fd=root) as there:
+            yield there
+        return
+    with Ladder(root) as ladder:
+        for name in path.split(b"/"):
+            ladder.down(name)
+        yield ladder.here
+
+
 # what is mounted inside
 
 

@@ -7,7 +7,7 @@ import os
 import click
 
 from lamina.cli import complete
-from lamina.cli.options import place, reading, writing
+from lamina.cli.options import reading, writing
 from lamina.cli.session import Session, pass_session
 
 
@@ -43,14 +43,14 @@ def cp(session: Session, source: str, target: str, *, archive: bool, follow: boo
                 with writing(None) as out:
                     store.copy_out(name, path, out, archive=archive, follow=follow)
             else:
-                store.copy_out(name, path, place(target), archive=archive, follow=follow)
+                store.copy_out(name, path, _local(target), archive=archive, follow=follow)
         elif to_container is not None:
             name, path = to_container
             if source == "-":
                 with reading(None) as tar:
                     store.copy_in(name, tar, path, archive=archive, follow=follow)
             else:
-                store.copy_in(name, place(source), path, archive=archive, follow=follow)
+                store.copy_in(name, _local(source), path, archive=archive, follow=follow)
 
 
 def _split(text: str) -> tuple[str, bytes] | None:
@@ -59,3 +59,13 @@ def _split(text: str) -> tuple[str, bytes] | None:
     if not colon or not name or text[0] in "/.":
         return None
     return name, os.fsencode(path)
+
+
+def _local(text: str) -> bytes:
+    """A path of the host, absolute; `/.` and `/` at its end mean something and stay."""
+    whole = os.path.abspath(text)
+    if text == "." or text.endswith("/."):
+        whole = os.path.join(whole, ".")
+    elif text.endswith("/"):
+        whole = os.path.join(whole, "")
+    return os.fsencode(whole)

@@ -111,7 +111,7 @@ class Containers:
         export(self._shelves.snapshots, self._ours(name).snapshot, out)
 
     def copy_out(
-        self, name: str, path: bytes, target: Path | BinaryIO, *, archive: bool = False, follow: bool = False
+        self, name: str, path: bytes, target: bytes | BinaryIO, *, archive: bool = False, follow: bool = False
     ) -> None:
         """As `docker cp CONTAINER:PATH TARGET`; into a stream it is a tar. `archive` keeps the owners."""
         from lamina.containers.copy import copy_out  # noqa: PLC0415
@@ -120,7 +120,7 @@ class Containers:
             copy_out(root, path, target, archive=archive, follow=follow)
 
     def copy_in(
-        self, name: str, source: Path | BinaryIO, path: bytes, *, archive: bool = False, follow: bool = False
+        self, name: str, source: bytes | BinaryIO, path: bytes, *, archive: bool = False, follow: bool = False
     ) -> None:
         """As `docker cp SOURCE CONTAINER:PATH`; from a stream it is a tar. Without `archive` the files are root's."""
         from lamina.containers.copy import copy_in  # noqa: PLC0415
