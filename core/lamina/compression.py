@@ -6,15 +6,15 @@ import bz2
 import io
 import lzma
 from collections.abc import Callable
-from typing import Final, Literal, Protocol, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
 
-from lamina.errors import BadArchive
+from lamina.errors import BadArchive, BadRequest
 from lamina.streams import HashingReader, HashingWriter, Readable, ReadAhead, ReadOnly, Writable
 
-__all__ = ["Compression", "HashingReader", "HashingWriter", "LayerReader", "open_compressed", "open_decompressed"]
+__all__ = ["HashingReader", "HashingWriter", "LayerReader", "open_compressed", "open_decompressed"]
 
 _PIECE: Final = 1 << 18
 _XZ_MEMORY: Final = 256 << 20  # what xz -9 needs, four times over
@@ -24,8 +24,6 @@ _ZSTD_FEED: Final = 2048
 # ISA-L's best; 5 % larger than zlib's level 6 and seven times as fast.
 _GZIP_LEVEL: Final = 3
 _ZSTD_LEVEL: Final = 3
-
-Compression = Literal["none", "gzip", "zstd"]
 
 
 class _Decompressor(Protocol):
@@ -191,13 +189,22 @@ class _Compressed(io.RawIOBase):
         super().close()
 
 
-def open_compressed(stream: Writable, compression: Compression) -> io.RawIOBase:
-    """A stream to write into; the same bytes in give the same bytes out. Close it to finish; `stream` stays open."""
+def open_compressed(stream: Writable, compression: str) -> BinaryIO:
+    """A stream to write into; `compression` is none, gzip or zstd, else BadRequest.
+
+    The same bytes in give the same bytes out. Close it to finish; `stream` stays open.
+    """
+    return cast(BinaryIO, _compressed(stream, compression))
+
+
+def _compressed(stream: Writable, compression: str) -> _Compressed:
     if compression == "none":
         return _Compressed(stream, bytes, bytes)
     if compression == "zstd":
         zstd = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()
         return _Compressed(stream, zstd.compress, zstd.flush)
+    if compression != "gzip":
+        raise BadRequest(f"no compression {compression!r}; there are none, gzip and zstd")
     gzip = isal_zlib.compressobj(_GZIP_LEVEL, wbits=31)
     return _Compressed(stream, gzip.compress, gzip.flush)
 

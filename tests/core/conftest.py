@@ -1,4 +1,4 @@
-"""What the tests of trees share."""
+"""What the tests of trees and of the store share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import hashlib
 import os
 import stat
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rooms import Room
+
+from lamina.driver import Driver
+from lamina.snapshotter import Snapshotter
+from lamina_overlay.driver import OverlayDriver
+from lamina_vfs.driver import VfsDriver
+
+DRIVERS: list[type[Driver]] = [VfsDriver, OverlayDriver]
+
+
+@pytest.fixture(params=DRIVERS, ids=lambda cls: cls.name)
+def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path, request.param)
+    yield made
+    made.leave()
+
+
+@pytest.fixture
+def snapshots(room: Room) -> Iterator[Snapshotter]:
+    with room.open() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from lamina_overlay.driver import OverlayDriver
-
 from lamina.changes import Change, ChangeKind
 from lamina.driver import Ability, NativeDiff
 from lamina.layer import Kind, Layer
 from lamina.mount import Mount, bind
+from lamina_overlay.driver import OverlayDriver
 from lamina_vfs.driver import VfsDriver
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from lamina.errors import ConfigError, StoreBroken
 from lamina.layer import Kind, Layer
-from lamina.mount import mount_all, mountinfo, temporarily_mounted, unmount
+from lamina.mount import mountinfo, temporarily_mounted, unmount
 from lamina.syscalls import opened
 from lamina_overlay import joining, probes
 from lamina_overlay.driver import OverlayDriver
@@ -114,9 +115,9 @@ def test_what_a_middle_run_removes_stays_removed(driver: OverlayDriver) -> None:
     (middle / "other/deep").mkdir(parents=True)
     (middle / "dir").mkdir()
     (middle / "dir/new").touch()
-    for directory, name in ((middle, b"gone"), (middle / "other/deep", b"gone")):
+    for directory in (middle, middle / "other/deep"):
         with opened(directory, os.O_RDONLY) as descriptor:
-            DIALECT.write_whiteout(descriptor, name)
+            DIALECT.write_whiteout(descriptor, b"gone")
     with opened(middle / "dir", os.O_RDONLY) as descriptor:
         DIALECT.write_opaque(descriptor)
 
@@ -208,13 +209,13 @@ ENTRIES = st.sampled_from(["file", "dir", "opaque", "whiteout"])
 NAMES = ("a", "b")
 
 
-def trees(levels: int) -> st.SearchStrategy[dict[str, object]]:
+def trees(levels: int) -> st.SearchStrategy[dict[str, Any]]:
     inside = trees(levels - 1) if levels else st.just({})
-    return st.dictionaries(st.sampled_from(NAMES), st.tuples(ENTRIES, inside), max_size=2)  # type: ignore[return-value]  # recursive
+    return st.dictionaries(st.sampled_from(NAMES), st.tuples(ENTRIES, inside), max_size=2)
 
 
-def plant(directory: Path, tree: dict[str, object]) -> None:
-    for name, (kind, inside) in tree.items():  # type: ignore[misc]  # recursive
+def plant(directory: Path, tree: dict[str, Any]) -> None:
+    for name, (kind, inside) in tree.items():
         place = directory / name
         if kind == "file":
             place.write_text(os.fspath(place))
@@ -461,11 +462,11 @@ def test_a_committed_volatile_layer_is_like_any_other(hasty: OverlayDriver) -> N
 @pytest.mark.parametrize("option", ["index=on", "metacopy=on", "redirect_dir=on", "volatile", "upperdir=/x", "a,b", ""])
 def test_options_that_would_break_a_layer_are_refused(option: str) -> None:
     with pytest.raises(ConfigError, match=r"drivers\.overlay\.mount_options"):
-        OverlayOptions(mount_options=(option,))
+        OverlayOptions(mount_options=[option])
 
 
 def test_mount_options_reach_every_mount(tmp_path: Path) -> None:
-    driver = OverlayDriver(tmp_path / "layers", OverlayOptions(mount_options=("nodev", "xino=on")))
+    driver = OverlayDriver(tmp_path / "layers", OverlayOptions(mount_options=["nodev", "xino=on"]))
     driver.start()
     grow(driver, 2)
 
@@ -481,8 +482,13 @@ def test_mount_options_reach_every_mount(tmp_path: Path) -> None:
 def test_health_is_asked_once_a_boot_and_again_when_anything_changed(
     driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(probes, "try_out", lambda *_, **__: asked.append(1) or ())
+    asked: list[int] = []
+
+    def try_out(*_: object, **__: object) -> tuple[str, ...]:
+        asked.append(1)
+        return ()
+
+    monkeypatch.setattr(probes, "try_out", try_out)
 
     answers = [driver.health(), driver.health()]
     note = driver.home / "probes.json"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-from lamina_vfs.driver import VfsDriver
 
 from lamina.driver import Driver
 from lamina.mount import mountinfo, unmount
 from lamina.snapshotter import Snapshotter
+from lamina_vfs.driver import VfsDriver
 
 
 @attrs.frozen

@@ -39,8 +39,8 @@ def write_layer(root: int, changes: Iterable[Change], out: BinaryIO) -> None:
     """Write the changes, which are in canonical order, of the tree below the open `root`; `out` stays open.
 
     Removals become whiteouts. The names of one file become hard links to its first. Sockets, which no tar can hold,
-    are left out, as by all other tools. So that a live tree can be written, too, a file that shrinks meanwhile is filled
-    up with zeros, and one that vanishes is left out.
+    are left out, as by all other tools. So that a live tree can be written, too, a file that shrinks meanwhile is
+    filled up with zeros, and one that vanishes is left out.
     """
     writer = _Writer(root, out)
     try:

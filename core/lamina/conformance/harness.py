@@ -15,6 +15,7 @@ import attrs
 
 from lamina.conformance.witness import Manifest, manifest
 from lamina.driver import Ability, Driver
+from lamina.durability import Durability
 from lamina.snapshot import Snapshot
 from lamina.snapshotter import Snapshotter
 
@@ -49,8 +50,7 @@ class Room:
 
     def open(self, *, durability: str | None = None) -> Snapshotter:
         """A snapshotter on this room's store; use it in `with`."""
-        chosen = {} if durability is None else {"durability": durability}
-        return Snapshotter(self.store, self.driver(), **chosen)
+        return Snapshotter(self.store, self.driver(), durability or Durability.ORDERED)
 
     def place(self, name: str = "place") -> Path:
         """A fresh, empty directory beside the store."""

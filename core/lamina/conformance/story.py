@@ -117,7 +117,11 @@ def story(cannot: frozenset[Ability]) -> list[Verb]:
     if Ability.REBASE not in cannot:
         told += [
             Verb("prepare alone", lambda on: on.snapshots.prepare("l"), {"base": C, "tar": C, "l": A}),
-            Verb("apply alone", lambda on: on.snapshots.apply("l", _without_parent(), alone=True), {"base": C, "tar": C, "l": A}),
+            Verb(
+                "apply alone",
+                lambda on: on.snapshots.apply("l", _without_parent(), alone=True),
+                {"base": C, "tar": C, "l": A},
+            ),
             Verb(
                 "commit it onto a parent",
                 lambda on: on.snapshots.commit("joined", "l", parent="base"),

@@ -112,7 +112,7 @@ def _healthcheck(_: Settings, rest: str) -> Settings:
             raise BadRequest(f"HEALTHCHECK: unknown flag --{match[1]}")
         check[key] = _number(match[2]) if key == "Retries" else _duration(match[2])
         rest = rest[match.end() :]
-    word, _, command = rest.partition(" ")
+    word, command = [*rest.split(" ", 1), ""][:2]
     if word.upper() != "CMD" or not command.strip():
         raise BadRequest("HEALTHCHECK is NONE, or CMD and a command")
     test = _list(command.strip())

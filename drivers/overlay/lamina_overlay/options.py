@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import attrs
@@ -27,6 +28,10 @@ _OURS: Final = frozenset(
 )
 
 
+def _words(value: Iterable[str]) -> tuple[str, ...]:
+    return tuple(value)
+
+
 @attrs.frozen
 class OverlayOptions:
     """Options of the overlay driver."""
@@ -34,7 +39,7 @@ class OverlayOptions:
     # skip every flush while a layer is written: fast, and a layer that was active when the machine stopped is lost
     volatile: bool = False
     # added to every mount: words such as nodev or nosuid, and overlay's own such as xino=on
-    mount_options: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    mount_options: tuple[str, ...] = attrs.field(default=(), converter=_words)
 
     @mount_options.validator
     def _leave_ours_alone(self, _attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
