@@ -241,7 +241,7 @@ class Snapshotter:
     # its content
 
     def changes(self, key: str) -> Iterator[Change]:
-        """What differs from its parent, in the canonical order (docs/decisions/canonical-diff.md)."""
+        """What differs from its parent, in the canonical order (docs/decisions/0009-canonical-diff.md)."""
         with compared(self._store, key) as (_, changes):
             yield from changes
 

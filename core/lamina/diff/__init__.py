@@ -1,7 +1,7 @@
 """What differs between two trees, or what a ChangesTree alters, as one canonical list of changes.
 
 The same pair of trees gives the same list, whoever walks: sorted by the bytes of the names, parents before children;
-all directories above a change are listed; nothing below a removal is. See docs/decisions/canonical-diff.md.
+all directories above a change are listed; nothing below a removal is. See docs/decisions/0009-canonical-diff.md.
 """
 
 from __future__ import annotations

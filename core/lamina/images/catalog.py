@@ -11,12 +11,10 @@ from pathlib import Path
 
 import attrs
 
-from lamina.errors import NotFound, StoreBroken
+from lamina.errors import NotFound
+from lamina.images.catalogfile import open_catalog
 from lamina.images.records import Image, ImageLayer
 from lamina.images.reference import Reference, parse
-
-VERSION = 1
-PATIENCE = 60.0  # seconds to wait for another process; every transaction is short
 
 
 class Catalog:
@@ -60,7 +58,7 @@ class Catalog:
 
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None:
-            self._opened = _open(self._path)
+            self._opened = open_catalog(self._path)
         return self._opened
 
 
@@ -269,51 +267,6 @@ class Rows:
 def _tag_range(reference: Reference) -> tuple[str, str]:
     """Between these two lie exactly the repository's tags: `;` is the character after `:`."""
     return f"{reference.repository}:", f"{reference.repository};"
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    try:
-        path.chmod(0o600)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        _prepare(db)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise StoreBroken(f"{path} cannot be read: {error}") from error
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    if _version(db) == VERSION:
-        return
-    db.execute("BEGIN IMMEDIATE")
-    if (version := _version(db)) > VERSION:
-        db.execute("ROLLBACK")
-        raise StoreBroken(f"images.db has version {version}; this lamina understands up to {VERSION}: use a newer one")
-    if version == 0:  # another process may have made the tables while we waited
-        for statement in _statements():
-            db.execute(statement)
-    db.execute("COMMIT")
-
-
-def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _statements() -> Iterator[str]:
-    # not executescript: it would commit our transaction
-    statement = ""
-    for line in Path(__file__).with_name("images.sql").read_text("utf-8").splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _iso(moment: datetime | None) -> str | None:

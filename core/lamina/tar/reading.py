@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import struct
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -14,8 +11,9 @@ import attrs
 from lamina.errors import BadArchive
 from lamina.streams import Readable
 from lamina.tar import sparse
-from lamina.tar.fields import decimal, number, pax_records, time_ns, until_nul
+from lamina.tar.fields import decimal, number, pax_records, until_nul
 from lamina.tar.header import BLOCK, MAX_SPECIAL, EntryType, Header
+from lamina.tar.records import with_records
 from lamina.tar.source import Source
 
 _FIELDS: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12s")
@@ -237,7 +235,7 @@ def _parsed(block: bytes, draft: _Draft, source: Source) -> tuple[Header, EntryD
         number(minor) if device else 0,
     )
     if records := draft.records:
-        header = _with_records(header, records)
+        header = with_records(header, records)
     if kind is not EntryType.FILE:  # only files have content, whatever their size says; all readers agree on that
         return _judged(attrs.evolve(header, size=0)), EntryData(source, header.path, 0, 0, None)
     if flag == b"S" or any(key.startswith(b"GNU.sparse.") for key in draft.pax):
@@ -259,42 +257,6 @@ def _ustar_path(name: bytes, prefix: bytes, magic: bytes, tail: bytes) -> bytes:
         return path
     front = until_nul(prefix[:131] if tail[8:] == b"tar\0" else prefix)  # star keeps two times behind a shorter one
     return front + b"/" + path if front else path
-
-
-def _with_records(header: Header, records: dict[bytes, bytes]) -> Header:
-    changes: dict[str, object] = {}
-    xattrs: dict[str, bytes] = {}
-    for key, value in records.items():
-        if key.startswith(b"SCHILY.xattr."):
-            xattrs[key[13:].decode("utf-8", "surrogateescape")] = value
-        elif key.startswith(b"LIBARCHIVE.xattr."):
-            xattrs.setdefault(*_libarchive_xattr(key[17:], value))
-        elif value and key in _RECORDS:  # an empty value takes back what a global header said
-            field, parse = _RECORDS[key]
-            changes[field] = parse(value)
-    if xattrs:
-        changes["xattrs"] = xattrs
-    return attrs.evolve(header, **changes) if changes else header  # type: ignore[arg-type]  # by name
-
-
-def _libarchive_xattr(key: bytes, value: bytes) -> tuple[str, bytes]:
-    try:
-        padded = value + b"=" * (-len(value) % 4)
-        return urllib.parse.unquote_to_bytes(key).decode("utf-8", "surrogateescape"), base64.b64decode(padded)
-    except binascii.Error:
-        raise BadArchive(b"", f"an extended attribute that is not base64: {key!r}") from None
-
-
-_RECORDS: Final[dict[bytes, tuple[str, Callable[[bytes], object]]]] = {
-    b"path": ("path", bytes),
-    b"GNU.sparse.name": ("path", bytes),
-    b"linkpath": ("linkname", bytes),
-    b"size": ("size", decimal),
-    b"uid": ("uid", decimal),
-    b"gid": ("gid", decimal),
-    b"mtime": ("mtime_ns", time_ns),
-    b"atime": ("atime_ns", time_ns),
-}
 
 
 def _sparse_entry(block: bytes, header: Header, pax: dict[bytes, bytes], source: Source) -> tuple[Header, EntryData]:
