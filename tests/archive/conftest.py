@@ -14,6 +14,7 @@ from arenas import Arena, Tar
 
 from lamina.archive import apply_direct, apply_merged
 from lamina.changes import ChangesTree
+from lamina.trees import remove_tree
 from lamina_overlay.whiteouts import OverlayWhiteouts
 
 
@@ -35,6 +36,7 @@ def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
     before = _world(tmp_path, tree)
     yield Arena(tree, outside, _ways(tree)[request.param])
     assert _world(tmp_path, tree) == before, "something outside the tree was changed"
+    remove_tree(tree)  # pytest's own way would not get to the bottom of some
 
 
 def _world(top: Path, tree: Path) -> dict[str, tuple[int, ...]]:

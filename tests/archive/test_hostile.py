@@ -149,8 +149,8 @@ def test_a_link_that_is_replaced_is_not_remembered(tmp_path: Path, tar: Tar) -> 
 
 
 def test_many_levels_are_no_danger_to_the_stack(arena: Arena, tar: Tar) -> None:
-    path = "/".join("d" for _ in range(3000))
-    steps = [folder(path[: 2 * depth + 1]) for depth in range(3000)]
+    path = "/".join("d" for _ in range(1200))
+    steps = [folder(path[: 2 * depth + 1]) for depth in range(1200)]
 
     arena.unpack(tar(*steps, file(f"{path}/bottom")))
 

@@ -21,6 +21,8 @@ _SPECIAL: Final = {
     EntryType.BLOCK_DEVICE: stat.S_IFBLK,
     EntryType.FIFO: stat.S_IFIFO,
 }
+_LARGEST_MAJOR: Final = (1 << 12) - 1  # linux/kdev_t.h; more would be cut without a word
+_LARGEST_MINOR: Final = (1 << 20) - 1
 _INHERITED: Final = ["system.posix_acl_access", "system.posix_acl_default"]
 
 
@@ -61,6 +63,8 @@ def make_symlink(directory: int, name: bytes, header: Header) -> None:
 
 def make_special(directory: int, name: bytes, header: Header, *, heir: bool) -> None:
     """A new device or fifo; EEXIST if the name is taken, BadArchive where we may not make one."""
+    if header.devmajor > _LARGEST_MAJOR or header.devminor > _LARGEST_MINOR:
+        raise BadArchive(header.path, "a device with a number that no kernel knows")
     number = os.makedev(header.devmajor, header.devminor)
     if header.type is EntryType.CHARACTER_DEVICE and number == 0:
         raise BadArchive(header.path, "a device 0:0, which is how the kernel writes that something is gone")

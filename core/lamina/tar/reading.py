@@ -219,8 +219,6 @@ def _parsed(block: bytes, draft: _Draft, source: Source) -> tuple[Header, EntryD
     name, mode, uid, gid, stored, mtime, _, flag, link, magic, major, minor, prefix, tail = _FIELDS.unpack(block)
     kind = _TYPES[flag]
     path = draft.path or _ustar_path(name, prefix, magic, tail)
-    if kind is EntryType.FILE and path.endswith(b"/"):
-        kind = EntryType.DIRECTORY  # before ustar, a slash was all that marked one
     device = kind in {EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE}
     header = Header(
         path,
@@ -236,7 +234,11 @@ def _parsed(block: bytes, draft: _Draft, source: Source) -> tuple[Header, EntryD
     )
     if records := draft.records:
         header = with_records(header, records)
-    if kind is not EntryType.FILE:  # only files have content, whatever their size says; all readers agree on that
+    if kind is EntryType.FILE and header.path.endswith(b"/"):  # the whole name: one that was cut may end anywhere
+        header = attrs.evolve(header, type=EntryType.DIRECTORY)  # before ustar, a slash was all that marked one
+    if (
+        header.type is not EntryType.FILE
+    ):  # only files have content, whatever their size says; all readers agree on that
         return _judged(attrs.evolve(header, size=0)), EntryData(source, header.path, 0, 0, None)
     if flag == b"S" or any(key.startswith(b"GNU.sparse.") for key in draft.pax):
         return _sparse_entry(block, header, draft.pax, source)
