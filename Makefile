@@ -9,7 +9,7 @@ PYTEST  := $(VENV)/bin/python -m pytest $(if $(SUDO),-p no:cacheprovider)
 # also for what builds the package, which pip installs into a place of its own
 PIP     := PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench stubs clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -32,6 +32,10 @@ lint: $(VENV)/.tools
 bench: $(VENV)/.tools
 	@.ci/need buildah busybox-static containerd mmdebstrap skopeo umoci
 	@$(AS_ROOT) $(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+## make stubs   containerd's messages in Python, again from the protocol files that it publishes
+stubs:
+	@.ci/stubs
 
 ## make clean   remove what these have installed here (Debian's packages stay)
 clean:

@@ -107,16 +107,20 @@ def _in_order(config: Config) -> tuple[str, ...]:
 
 def driver_options(cls: type[Driver], table: Mapping[str, Any]) -> Any:
     """The driver's own options from its table; ConfigError lists the known ones, or says which type was meant."""
-    where = f"[drivers.{cls.name}]"
-    fields = {field.name: field for field in attrs.fields(cls.Options) if field.init}
+    return options_of(cls.Options, table, f"[drivers.{cls.name}]")
+
+
+def options_of(record: type, table: Mapping[str, Any], where: str) -> Any:
+    """The attrs record that a table stands for; ConfigError lists its keys, or says which type was meant."""
+    fields = {field.name: field for field in attrs.fields(record) if field.init}
     refuse_unknown(table, tuple(fields), where)
     missing = [name for name, field in fields.items() if field.default is attrs.NOTHING and name not in table]
     if missing:
         raise ConfigError(f"{where}: {missing[0]} is missing; say {missing[0]} = …")
-    types_of = typing.get_type_hints(cls.Options)
+    types_of = typing.get_type_hints(record)
     values = {name: _converted(value, types_of[name], f"{where} {name}") for name, value in table.items()}
     try:
-        return cls.Options(**values)
+        return record(**values)
     except LaminaError:
         raise
     except (TypeError, ValueError) as error:

@@ -6,6 +6,7 @@
     ├── BadRequest                   2   the caller asked for something that makes no sense
     │   ├── InvalidName
     │   ├── WrongKind
+    │   │   └── WrongParent              the snapshot that is to be stood on is not a committed one
     │   └── ConfigError
     ├── NotFound                     4
     ├── AlreadyExists                5
@@ -54,6 +55,10 @@ class InvalidName(BadRequest):
 
 class WrongKind(BadRequest):
     """The snapshot exists, but is not of the kind that this verb needs."""
+
+
+class WrongParent(WrongKind):
+    """The snapshot that was to be the parent exists, but is not committed."""
 
 
 class ConfigError(BadRequest):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina import mountrows
+from lamina import mountrows, rows
 from lamina.errors import Unhealthy
 from lamina.locks import RootLock
 from lamina.recovery import recover
@@ -29,11 +29,16 @@ def open_store(store: Store) -> tuple[RootLock, tuple[str, ...]]:
 def close_store(store: Store, lock: RootLock) -> None:
     """Let go of the database, and of the driver's servers and devices if nobody else can need them."""
     try:
-        if lock.try_alone() and not mountrows.is_any(store.meta.read()):
+        if lock.try_alone() and not _may_be_seen(store):
             store.ask(store.driver.stop)
     finally:
         store.meta.close()
         lock.close()
+
+
+def _may_be_seen(store: Store) -> bool:
+    connection = store.meta.read()
+    return mountrows.is_any(connection) or (store.lent and rows.is_any_mountable(connection))
 
 
 def _enter(store: Store) -> RootLock:

@@ -139,6 +139,11 @@ def has_children(connection: sqlite3.Connection, layer_id: int) -> bool:
     return bool(connection.execute(query, (layer_id,)).fetchone()[0])
 
 
+def is_any_mountable(connection: sqlite3.Connection) -> bool:
+    """Whether there is an active snapshot or a view."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM snapshots WHERE kind <> 'committed')").fetchone()[0])
+
+
 def layer_of(connection: sqlite3.Connection, row: Row) -> Layer:
     """The layer as drivers see it: with the ids of all its ancestors."""
     return Layer(row.id, row.kind, ancestors(connection, row.parent))

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from lamina import rows
-from lamina.errors import AlreadyExists, InUse, NotFound, WrongKind
+from lamina.errors import AlreadyExists, InUse, NotFound, WrongKind, WrongParent
 from lamina.layer import Kind
 from lamina.rows import Row
 
@@ -47,11 +47,12 @@ def say_remove(connection: sqlite3.Connection, row: Row) -> None:
 
 
 def parent_id(connection: sqlite3.Connection, name: str) -> int:
-    """The id of a committed snapshot; NotFound or WrongKind."""
+    """The id of a committed snapshot; NotFound or WrongParent."""
     row = rows.find(connection, name)
     if row is None or row.hidden:
         raise NotFound(f"no snapshot {name!r} to stand on")
-    refuse_kind(row, wanted=(Kind.COMMITTED,), because="only a committed one can be a parent")
+    if row.kind is not Kind.COMMITTED:
+        raise WrongParent(f"{name!r} is {_WORDS[row.kind]}; only a committed one can be a parent")
     return row.id
 
 

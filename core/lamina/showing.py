@@ -179,7 +179,11 @@ def _unmount(store: Store, place: Place) -> None:
 def release_unseen(store: Store, layer_id: int) -> None:
     """Let the driver let go of a layer that is not to be seen anywhere any more."""
     connection = store.meta.read()
-    if not mountrows.of_snapshot(connection, layer_id) and not rows.has_children(connection, layer_id):
+    if (
+        not store.lent
+        and not mountrows.of_snapshot(connection, layer_id)
+        and not rows.has_children(connection, layer_id)
+    ):
         store.ask(store.driver.release, layer_id)
 
 

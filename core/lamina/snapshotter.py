@@ -28,6 +28,7 @@ from lamina.metadata import Metadata
 from lamina.mount import Mount
 from lamina.names import check_label, check_labels, check_name
 from lamina.opening import close_store, open_store
+from lamina.recovery import settle_the_dead
 from lamina.rules import refuse_kind
 from lamina.showing import hide, show
 from lamina.snapshot import Snapshot
@@ -82,6 +83,17 @@ class Snapshotter:
         """The store is there and sound; `recovered` tells what the dead had left undone."""
         self._lock, self.recovered = open_store(self._store)
 
+    def lend(self) -> None:
+        """From now on, in every process, the driver keeps up what `mounts` tells of until commit or remove.
+
+        For an engine that mounts by itself: it never says when it has unmounted, and it outlives us.
+        """
+        self._store.lend()
+
+    def settle(self) -> tuple[str, ...]:
+        """Finish or undo what others left half done when they died, or could not do when they tried; each deed told."""
+        return tuple(settle_the_dead(self._store))
+
     def close(self) -> None:
         """Let go of the database, and of the driver's servers if nobody needs them; what was mounted stays.
 
@@ -133,7 +145,7 @@ class Snapshotter:
     ) -> tuple[Mount, ...]:
         """A new active snapshot that shows what its parent shows; the mounts to write to it.
 
-        Raises AlreadyExists, NotFound or WrongKind (of the parent); when this raises, there is no such snapshot.
+        Raises AlreadyExists, NotFound or WrongParent; when this raises, there is no such snapshot.
         """
         mounts = verbs.make(self._store, Kind.ACTIVE, check_name(key), parent, check_labels(labels))
         self._tell("prepare", key)
@@ -222,13 +234,13 @@ class Snapshotter:
         snapshots = [row.snapshot for row in rows.everything(self._store.meta.read())]
         return (one for one in snapshots if chosen(one))
 
-    def label(self, key: str, labels: Mapping[str, str | None]) -> Snapshot:
-        """Set these labels, and take away those whose value is None; the others stay."""
+    def label(self, key: str, labels: Mapping[str, str | None], *, replace: bool = False) -> Snapshot:
+        """Set these labels, and take away those whose value is None; the others stay, unless they are replaced."""
         for name, value in labels.items():
             check_label(name, value or "")
         with self._store.meta.change(lasting=True) as connection:
             row = rows.visible(connection, key)
-            merged: dict[str, str | None] = {**row.labels, **labels}
+            merged: dict[str, str | None] = {**({} if replace else row.labels), **labels}
             rows.set_labels(connection, row.id, {name: text for name, text in merged.items() if text is not None})
             snapshot = rows.visible(connection, key).snapshot
         self._tell("label", key)

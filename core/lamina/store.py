@@ -23,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LENT: Final = "lent"
 
 
 @attrs.frozen
@@ -38,6 +39,18 @@ class Store:
     def peephole(self, layer_id: int) -> Path:
         """Where we mount a layer for ourselves; nothing lies there otherwise."""
         return self.room / "mnt" / str(layer_id)
+
+    @property
+    def lent(self) -> bool:
+        """Whether somebody mounts layers by himself, so that nobody can know which of them can be seen."""
+        return (self.room / _LENT).exists()
+
+    def lend(self) -> None:
+        """Note that, for every process that has the store open, and for good."""
+        try:
+            (self.room / _LENT).touch(mode=0o600)
+        except OSError as error:
+            raise self.explained(error, "lend", None) from error
 
     def ask(self, verb: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a verb of the driver. Whatever it raises becomes NoSpace or DriverFailed, with the cause chained."""

@@ -18,6 +18,7 @@ from lamina.errors import (
     NotFound,
     StoreBroken,
     Unhealthy,
+    WrongParent,
 )
 from lamina.events import Event
 from lamina.snapshotter import Snapshotter
@@ -64,6 +65,13 @@ def test_commit_replaces_the_labels(snapshots: Snapshotter) -> None:
         (["name==one", "name==three"], {"one", "three"}),
         (['labels."a.b, c"=="x, y"'], {"three"}),
         (["kind==committed"], set()),
+        ([""], {"one", "two", "three"}),
+        (["parent"], {"one", "two", "three"}),
+        (["labels.team==/red"], set()),
+        (["name~=/^t[a-z]{2,4}$/"], {"two", "three"}),
+        (["name~=|^o|, labels.team"], {"one"}),
+        ([r'name=="\x6f\156\u0065"'], {"one"}),
+        (['labels.a."b, c"=="x, y"'], {"three"}),
     ],
 )
 def test_filters_are_joined_by_and_within_and_by_or_between(
@@ -76,10 +84,29 @@ def test_filters_are_joined_by_and_within_and_by_or_between(
     assert {one.name for one in snapshots.list(*filters)} == wanted
 
 
-@pytest.mark.parametrize("bad", ["", "size==3", "name=one", "name==a b c,,", "name~=(", "labels.=="])
+@pytest.mark.parametrize(
+    "bad",
+    ["size==3", "labels", "name=one", "name===one", "name==one,", "name==a b c,,", "name~=(", "labels.==", "name~=/a"],
+)
 def test_a_filter_that_cannot_be_read_says_so(snapshots: Snapshotter, bad: str) -> None:
     with pytest.raises(BadRequest, match="filter"):
         list(snapshots.list(bad))
+
+
+def test_labels_can_be_replaced_as_a_whole(snapshots: Snapshotter) -> None:
+    snapshots.prepare("key", labels={"old": "1", "both": "1"})
+
+    assert snapshots.label("key", {"both": "2", "new": "2", "none": None}, replace=True).labels == {
+        "both": "2",
+        "new": "2",
+    }
+
+
+def test_only_a_committed_snapshot_can_be_a_parent(snapshots: Snapshotter) -> None:
+    snapshots.prepare("active")
+
+    with pytest.raises(WrongParent, match="'active' is an active snapshot"):
+        snapshots.prepare("child", "active")
 
 
 # errors
@@ -201,6 +228,42 @@ def test_a_driver_is_stopped_when_nobody_needs_it(room: Room) -> None:
     with room.open(Noting) as again:
         again.unmount(place)
     assert stopped == ["now"]
+
+
+def _told(base: type[Driver], told: list[str]) -> type[Driver]:
+    """The driver, noting when it is to let go."""
+    return type(
+        "Telling",
+        (base,),
+        {"stop": lambda _: told.append("stop"), "release": lambda _, number: told.append(f"release {number}")},
+    )
+
+
+def test_what_is_lent_is_kept_up_until_it_is_removed_whoever_closes_the_store(room: Room) -> None:
+    """An engine that mounts by itself never says when it has unmounted."""
+    told: list[str] = []
+    telling = _told(room.driver, told)
+    with room.open(telling) as snapshots:
+        snapshots.lend()
+        snapshots.prepare("key")
+    with room.open(telling) as other, other.look("key"):
+        pass
+    assert told == []
+
+    with room.open(telling) as other:
+        other.remove("key")
+
+    assert told == ["release 1", "stop"]
+
+
+def test_a_removal_that_failed_is_repeated_by_settling(room: Room) -> None:
+    with room.open(failing(room.driver, "remove", OSError(errno.EBUSY, "busy"))) as snapshots:
+        snapshots.prepare("key")
+        with pytest.raises(DriverFailed):
+            snapshots.remove("key")
+    with room.open() as snapshots:
+        snapshots.settle()
+        assert snapshots.driver.layers() == set()
 
 
 def test_a_closed_store_is_not_used_by_mistake(room: Room) -> None:

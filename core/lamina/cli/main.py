@@ -50,6 +50,7 @@ SECTIONS = {
         "snapshot": f"{_HERE}.snapshots:snapshot",
         "doctor": f"{_HERE}.doctor:doctor",
     },
+    "Engines": {"serve": f"{_HERE}.serve:serve"},
     "Drivers": {
         "drivers": f"{_HERE}.drivers:drivers",
         "conformance": f"{_HERE}.drivers:conformance",
