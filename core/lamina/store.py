@@ -111,7 +111,9 @@ class Store:
 
 def lacks_room(error: BaseException | None) -> bool:
     """Whether the error, or what caused it, is a full disk or an exhausted quota."""
-    while error is not None:
+    seen = set[int]()
+    while error is not None and id(error) not in seen:  # one error raised twice may be its own cause
+        seen.add(id(error))
         if isinstance(error, NoSpace) or (isinstance(error, OSError) and error.errno in _FULL):
             return True
         error = error.__cause__ or error.__context__
