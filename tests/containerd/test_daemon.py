@@ -55,7 +55,17 @@ def test_an_image_is_unpacked_run_committed_and_collected(lane: Lane, archive: P
 def test_a_server_that_is_killed_in_the_middle_of_an_unpack_loses_and_leaks_nothing(
     lane: Lane, archive: Path, victim: str
 ) -> None:
-    argv = ["ctr", "--address", lane.room / "c.sock", "--namespace", "cut", "images", "import", *ON_LAMINA, archive]
+    argv: list[str | Path] = [
+        "ctr",
+        "--address",
+        lane.room / "c.sock",
+        "--namespace",
+        "cut",
+        "images",
+        "import",
+        *ON_LAMINA,
+        archive,
+    ]
     unpacking = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with lane.client() as ask:
         until(lambda: "extract-" in " ".join(one.name for one in ask.list()), "a layer is being unpacked")
@@ -82,6 +92,7 @@ def test_a_service_that_was_killed_finds_every_snapshot_again_while_a_container_
         assert {one.name: one for one in ask.list()} == before
     words = ("tasks", "exec", "--exec-id", "look", "box", "/bin/cat", "/etc/motd")
     assert lane.ctr(*words) == "hello from the second layer\n"
+    until(lambda: lane.tries("snapshots", *ON_LAMINA, "ls").returncode == 0, "containerd has seen that we are back")
     lane.ctr("tasks", "rm", "--force", "box")
     lane.ctr("containers", "rm", "box")
     assert_nothing_leaked(lane)

@@ -197,7 +197,15 @@ def test_cleaning_up_is_always_possible(ask: Client) -> None:
 
 
 def test_the_socket_is_its_owners_and_nobody_else_serves_there(served: Lane) -> None:
-    argv = [sys.executable, "-m", "lamina.cli.main", "--driver", "vfs", "--root", served.room / "other"]
+    argv: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "lamina.cli.main",
+        "--driver",
+        "vfs",
+        "--root",
+        served.room / "other",
+    ]
 
     told = subprocess.run([*argv, "serve", "--address", served.socket], capture_output=True, text=True, check=False)
 
@@ -231,9 +239,18 @@ def test_prometheus_hears_of_calls_errors_and_bytes(served: Lane) -> None:
 
 def test_systemd_may_listen_for_it(tmp_path_factory: pytest.TempPathFactory) -> None:
     room = tmp_path_factory.mktemp("a")
-    argv = [sys.executable, "-m", "lamina.cli.main", "--driver", "vfs", "--root", room / "store", "serve"]
+    argv: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "lamina.cli.main",
+        "--driver",
+        "vfs",
+        "--root",
+        room / "store",
+        "serve",
+    ]
     setenv = [f"--setenv={name}" for name in ("PATH", "HOME") if name in os.environ]
-    activate = ["systemd-socket-activate", *setenv, "--listen", room / "s.sock", *argv]
+    activate: list[str | Path] = ["systemd-socket-activate", *setenv, "--listen", room / "s.sock", *argv]
     with (room / "log").open("wb") as log, subprocess.Popen(activate, stdout=log, stderr=log) as service:
         until((room / "s.sock").exists, "systemd listens")
         client = Client(room / "s.sock")

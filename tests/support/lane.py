@@ -99,7 +99,15 @@ class Lane:
         return self.room / "lamina.sock"
 
     def serve(self, *options: str) -> None:
-        argv = [sys.executable, "-m", "lamina.cli.main", "--driver", self.driver, "--root", self.room / "store"]
+        argv: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "lamina.cli.main",
+            "--driver",
+            self.driver,
+            "--root",
+            self.room / "store",
+        ]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
         self.service = self._start(
             [*argv, "serve", "--address", self.socket, *options], environ | {"LAMINA_CONFIG": "/dev/null"}
@@ -136,7 +144,12 @@ class Lane:
 
     def tries(self, *words: str | Path, namespace: str | None = None) -> subprocess.CompletedProcess[bytes]:
         # the namespace is a part of the path of cgroups, which are the whole machine's
-        where = ["--address", self.room / "c.sock", "--namespace", namespace or f"lamina-{os.getpid()}"]
+        where: list[str | Path] = [
+            "--address",
+            self.room / "c.sock",
+            "--namespace",
+            namespace or f"lamina-{os.getpid()}",
+        ]
         return subprocess.run(
             ["ctr", *where, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=120
         )
