@@ -15,7 +15,19 @@ from desk import PROGRAM, Desk
 
 from lamina.cli.main import SECTIONS
 
-HEAVY = ("rich", "httpx", "trio", "pytest", "hypothesis", "isal", "zstandard", "asyncio", "grpc", "google.protobuf", "prometheus_client")
+HEAVY = (
+    "rich",
+    "httpx",
+    "trio",
+    "pytest",
+    "hypothesis",
+    "isal",
+    "zstandard",
+    "asyncio",
+    "grpc",
+    "google.protobuf",
+    "prometheus_client",
+)
 
 
 def imported_by(desk: Desk, *argv: str) -> set[str]:
