@@ -40,7 +40,7 @@ def arena(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Arena]:
 
 
 def _world(top: Path, tree: Path) -> dict[str, tuple[int, ...]]:
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for directory, names, files in os.walk(top):
         names[:] = [name for name in names if Path(directory) / name != tree]
         for name in names + files:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import lzma
 import random
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -16,7 +17,7 @@ from lamina.compression import LayerReader, open_compressed, open_decompressed
 from lamina.errors import BadArchive, BadRequest
 
 CONTENT = random.Random(1).randbytes(300_000) + bytes(300_000)  # noqa: S311  # not a secret
-PACK = {
+PACK: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "gzip": gzip.compress,
     "zstd": zstandard.ZstdCompressor().compress,
