@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from lanes import Ledger
 
 _LOOPS = Path("/sys/block")
+_ledger = Ledger()  # a report has no way back to its config
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name our marks."""
     config.addinivalue_line("markers", "needs_root: mounts, owners or devices; skipped for ordinary users")
+    config.addinivalue_line("markers", "guest(lane): waits for the guest of that lane, which boots with the session")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what a test told about its lane."""
+    _ledger.enter(report)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    """The table of drivers and lanes comes after all else that is told; only pytest's last line follows."""
+    yield
+    _ledger.tell(terminalreporter)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

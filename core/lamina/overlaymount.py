@@ -120,11 +120,17 @@ def has_lowerdir_plus() -> bool:
     except OSError:
         return False
     try:
-        syscalls.fsconfig_string(context, "lowerdir+", b"/")
-    except OSError:
-        return False
+        # before, the context took whatever it was given, and said no only when the mount was made
+        return not _takes(context, "no-such-key") and _takes(context, "lowerdir+")
     finally:
         os.close(context)
+
+
+def _takes(context: int, key: str) -> bool:
+    try:
+        syscalls.fsconfig_string(context, key, b"/")
+    except OSError:
+        return False
     return True
 
 

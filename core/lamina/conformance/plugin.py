@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--must-run", action="store_true", help="a driver that cannot be used here fails, not skips")
     group.addoption("--time-limit", metavar="S", type=int, default=300, help="seconds for one test, then it fails")
     group.addoption("--examples", metavar="N", type=int, default=15, help="how many random histories to play")
+    group.addoption("--crash-stride", metavar="N", type=int, default=1, help="die at every Nth step only")
 
 
 def pytest_configure(config: pytest.Config) -> None:

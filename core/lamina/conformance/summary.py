@@ -81,7 +81,9 @@ def tell(terminal: pytest.TerminalReporter) -> None:
     for line in record.health.notes:
         terminal.write_line(f"noted about this host: {line}")
     if record.deaths:
-        terminal.write_line(f"killed {record.deaths} times, at every step of every verb, and opened again")
+        stride = terminal.config.getoption("crash_stride")
+        steps = "every step" if stride == 1 else f"one step in {stride}"
+        terminal.write_line(f"killed {record.deaths} times, at {steps} of every verb, and opened again")
     _tell_verdict(terminal, record)
 
 

@@ -57,16 +57,17 @@ def test_killed_at_every_step_of(
     rooms: Rooms,
     driver_class: type[Driver],
     contents: Mapping[str, Manifest],
+    *,
     chapter: int,
     record_property: Callable[[str, object], None],
+    pytestconfig: pytest.Config,
 ) -> None:
     verbs = story(driver_class.cannot)[: chapter + 1]
     if len(verbs) <= chapter:
         pytest.skip("lacks REBASE")
     before: State = verbs[-2].after if chapter else {}
-    step, killed = 0, True
+    step, deaths, killed = 1, 0, True
     while killed:
-        step += 1
         with rooms() as room:
             death = _live(room, verbs, step)
             assert not death.error, death.error
@@ -77,7 +78,9 @@ def test_killed_at_every_step_of(
             except BaseException as error:
                 error.add_note(f"after a death at step {step} of {verbs[-1].name!r}")
                 raise
-    record_property("crash points", step - 1)
+        deaths += killed
+        step += pytestconfig.getoption("crash_stride")
+    record_property("crash points", deaths)
 
 
 def _assert_sound(room: Room, allowed: list[State], contents: Mapping[str, Manifest]) -> None:

@@ -18,7 +18,7 @@ from lamina_overlay import volatile
 from lamina_overlay.inheritance import inherit_root
 from lamina_overlay.joining import Joints
 from lamina_overlay.options import OverlayOptions
-from lamina_overlay.pinned import attribute_prefix, pinned_options
+from lamina_overlay.pinned import attribute_prefix, lacking_in_this_kernel, pinned_options
 from lamina_overlay.probes import examine, forget_interrupted
 from lamina_overlay.whiteouts import OverlayWhiteouts
 
@@ -30,12 +30,15 @@ class OverlayDriver(Driver, StoresChanges):
 
     name: ClassVar[str] = "overlay"
     Options: ClassVar[type] = OverlayOptions
-    cannot: ClassVar[frozenset[Ability]] = frozenset(
-        {
-            Ability.RENAME_LOWER_DIRECTORY,  # redirect_dir=nofollow
-            Ability.LOWER_HARD_LINKS,  # index=off
-            Ability.LIVE_READERS,  # an open file or mapping of a lower layer stays what it was
-        }
+    cannot: ClassVar[frozenset[Ability]] = (
+        frozenset(
+            {
+                Ability.RENAME_LOWER_DIRECTORY,  # redirect_dir=nofollow
+                Ability.LOWER_HARD_LINKS,  # index=off
+                Ability.LIVE_READERS,  # an open file or mapping of a lower layer stays what it was
+            }
+        )
+        | lacking_in_this_kernel()
     )
 
     def __init__(self, home: Path, options: Any = None) -> None:
