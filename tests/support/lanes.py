@@ -18,7 +18,7 @@ import pytest
 
 LANES: Final[Mapping[str, tuple[str, ...]]] = {
     "host": ("overlay", "vfs"),  # root on this machine's own kernel
-    "uml": ("overlay",),  # root on the kernel of Debian's User-Mode Linux
+    "uml": ("devmapper", "overlay"),  # root on the kernel of Debian's User-Mode Linux
     "aufs": ("aufs",),  # root on a kernel that has aufs: LAMINA_AUFS_KERNEL
     "user": ("vfs",),  # an ordinary user
     "userns": ("overlay", "vfs"),  # the same, as root of a user namespace of its own
@@ -77,10 +77,10 @@ def record(item: pytest.Item, outcome: Outcome) -> None:
     item.user_properties[:] = [*others, (_PROPERTY, json.dumps(attrs.asdict(attrs.evolve(outcome, failures=()))))]
 
 
-def outcome_of(driver: str, lane: str, report: Path) -> Outcome:
-    """What the report of one run of the suite (JUnit's XML) says."""
+def outcome_of(driver: str, lane: str, *reports: Path) -> Outcome:
+    """What the reports of a driver's tests (JUnit's XML) say."""
     passed, skipped, failures = 0, Counter[str](), []
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314  # our own file
+    for case in [case for report in reports for case in ET.parse(report).iter("testcase")]:  # noqa: S314  # our own
         bad = [*case.iter("failure"), *case.iter("error")]
         excuses = list(case.iter("skipped"))
         if bad:
