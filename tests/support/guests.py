@@ -14,7 +14,6 @@ import attrs
 from lanes import LANES
 from uml import Guest
 
-
 HOUSE: Final = Path(__file__).parents[2]
 
 
