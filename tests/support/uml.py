@@ -150,7 +150,7 @@ class Guest:
         ]
         if os.geteuid() != 0:
             return guest
-        # in a process namespace of its own: with the first of its processes all of them end
+        # in a process namespace of its own: with the first of its processes all of them end, and that one with us
         return [
             *shlex.split("unshare --mount --propagation private --pid --fork --kill-child=KILL --mount-proc"),
             *guest,
