@@ -40,6 +40,10 @@ class Whiteouts(ABC):
     def is_whiteout(self, directory: int, name: bytes, status: os.stat_result) -> bool:
         """Does this entry of the open `directory` stand for a removal? `status` is its lstat."""
 
+    def hidden_by(self, name: bytes) -> bytes:
+        """The name that a whiteout of this name says is gone: the same, unless the dialect has prefixes."""
+        return name
+
     @abstractmethod
     def is_opaque(self, directory: int) -> bool:
         """Does the open `directory` hide whatever lower layers have at the same place?"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -109,14 +110,15 @@ class Recorded:
     tree: ChangesTree
 
     def names(self, new: int, old: int | None) -> list[tuple[bytes, os.stat_result | None]]:
-        names = set(os.listdir(new))
+        found: dict[bytes, os.stat_result | None] = {}
         if old is not None and self.tree.whiteouts.is_opaque(new):
-            names.update(os.listdir(old))
-        entries = ((name, self._status(new, name)) for name in sorted(map(os.fsencode, names)))
-        return [(name, status) for name, status in entries if not self.tree.whiteouts.is_private_name(name)]
-
-    def _status(self, directory: int, name: bytes) -> os.stat_result | None:
-        status = lstat(directory, name)
-        if status is not None and self.tree.whiteouts.is_whiteout(directory, name, status):
-            return None
-        return status
+            found = dict.fromkeys(map(os.fsencode, os.listdir(old)))
+        for name in map(os.fsencode, os.listdir(new)):
+            if self.tree.whiteouts.is_private_name(name):
+                continue
+            status = lstat(new, name)
+            if status is not None and self.tree.whiteouts.is_whiteout(new, name, status):
+                found.setdefault(self.tree.whiteouts.hidden_by(name), None)
+            else:
+                found[name] = status
+        return sorted(found.items(), key=operator.itemgetter(0))

@@ -1,0 +1,190 @@
+"""What is particular to aufs, on plain directories; the suite runs where a kernel has it (LAMINA_AUFS_KERNEL)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lamina.changes import ChangesTree
+from lamina.diff.walking import Recorded
+from lamina.layer import Kind, Layer
+from lamina.syscalls import opened
+from lamina_aufs.branches import MOST, STEP, aufs_mounts, to_be_flattened
+from lamina_aufs.driver import AufsDriver
+from lamina_aufs.flattening import flatten
+from lamina_aufs.whiteouts import AufsWhiteouts
+
+needs_root = pytest.mark.needs_root
+DIALECT = AufsWhiteouts()
+
+
+def has_aufs() -> bool:
+    return "\taufs" in Path("/proc/filesystems").read_text()
+
+
+def tree(place: Path, **files: str) -> Path:
+    place.mkdir(parents=True)
+    for name, text in files.items():
+        (place / name.replace("__", "/")).parent.mkdir(exist_ok=True)
+        (place / name.replace("__", "/")).write_text(text)
+    return place
+
+
+def active(number: int, *parents: int) -> Layer:
+    return Layer(number, Kind.ACTIVE, parents)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> AufsDriver:
+    made = AufsDriver(tmp_path / "layers")
+    made.start()
+    return made
+
+
+@pytest.mark.skipif(has_aufs(), reason="this kernel has aufs")
+def test_a_kernel_without_aufs_is_told_in_one_line(tmp_path: Path) -> None:
+    health = AufsDriver(tmp_path / "layers").health()
+
+    (problem,) = health.problems
+    assert "no aufs" in problem
+    assert "\n" not in problem
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_removal_is_a_file_with_a_prefix_and_hides_the_name_without_it(tmp_path: Path) -> None:
+    with opened(tmp_path, os.O_RDONLY) as directory:
+        DIALECT.write_whiteout(directory, b"gone")
+        status = os.stat(b".wh.gone", dir_fd=directory)
+
+        assert DIALECT.is_whiteout(directory, b".wh.gone", status)
+        assert DIALECT.hidden_by(b".wh.gone") == b"gone"
+        assert not DIALECT.is_whiteout(directory, b"gone", status)
+
+        DIALECT.remove_whiteout(directory, b"gone")
+        assert os.listdir(directory) == []
+
+
+def test_an_opaque_directory_holds_a_mark_that_is_nobody_elses(tmp_path: Path) -> None:
+    with opened(tmp_path, os.O_RDONLY) as directory:
+        before = DIALECT.is_opaque(directory)
+        DIALECT.write_opaque(directory)
+        DIALECT.write_opaque(directory)
+
+        assert (before, DIALECT.is_opaque(directory)) == (False, True)
+        assert all(map(DIALECT.is_private_name, os.listdir(os.fsencode(tmp_path))))
+
+
+@pytest.mark.parametrize("name", [b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk", b".wh..wh..opq"])
+def test_what_aufs_keeps_for_itself_is_never_part_of_a_layer(name: bytes) -> None:
+    assert DIALECT.is_private_name(name)
+    assert not DIALECT.is_whiteout(-1, name, os.stat(__file__))
+
+
+def test_a_diff_reads_the_dialect(tmp_path: Path) -> None:
+    below = tree(tmp_path / "below", gone="1", kept="1")
+    above = tree(tmp_path / "above", **{".wh.gone": "", ".wh..wh.plnk": "", "new": "2"})
+    with opened(below, os.O_RDONLY) as old, opened(above, os.O_RDONLY) as new:
+        names = Recorded(ChangesTree(above, DIALECT)).names(new, old)
+
+    assert [(name, status is None) for name, status in names] == [(b"gone", True), (b"new", False)]
+
+
+def test_a_mount_names_its_branches_from_the_top() -> None:
+    (mount,) = aufs_mounts(["/u", "/l2", "/l1"], ("dio", "xino=/dev/shm/x"), writable=True)
+
+    assert mount.type == "aufs"
+    assert mount.options == ("rw", "br:/u=rw:/l2=ro+wh:/l1=ro+wh", "dio", "xino=/dev/shm/x")
+
+
+def test_branches_that_do_not_fit_into_a_page_are_appended() -> None:
+    branches = [f"/run/lamina-aufs-fd00-1a2b3c/{number}/{'x' * 30}" for number in range(100)]
+
+    first, *later = aufs_mounts(branches, ("dio",), writable=False)
+
+    assert len(",".join(first.options[1:])) < 4096
+    assert all(mount.options[:2] == ("remount", "ro") for mount in later)
+    named = [word.removeprefix("append:") for mount in later for word in mount.options[2:]]
+    shown = first.options[1].removeprefix("br:").split(":") + named
+    assert shown == [f"{branch}=ro+wh" for branch in branches]
+
+
+@pytest.mark.parametrize("depth", [1, 2, MOST, MOST + 1, 200, 500, 1000])
+def test_a_stack_of_any_depth_leaves_as_many_branches_as_aufs_takes(depth: int) -> None:
+    number = to_be_flattened(depth)
+
+    assert number % STEP == 0
+    assert number <= depth
+    assert depth - number + bool(number) <= MOST
+    assert (number == 0) == (depth <= MOST)
+
+
+@needs_root
+def test_flattened_layers_show_what_a_union_would(tmp_path: Path) -> None:
+    one = tree(tmp_path / "1", a="1", b="1", dir__old="1", swapped="a file")
+    two = tree(tmp_path / "2", **{".wh.a": "", "b": "2", "swapped__inside": "2"})
+    three = tree(tmp_path / "3", dir__new="3")
+    os.link(three / "dir/new", three / "dir/twin")
+    (three / "dir").chmod(0o711)
+    with opened(three / "dir", os.O_RDONLY) as directory:
+        DIALECT.write_opaque(directory)
+
+    flatten([one, two, three], tmp_path / "flat", DIALECT)
+
+    flat = tmp_path / "flat"
+    assert sorted(os.listdir(flat)) == ["b", "dir", "swapped"]
+    assert (flat / "b").read_text() == "2"
+    assert sorted(os.listdir(flat / "dir")) == ["new", "twin"]
+    assert (flat / "dir/new").samefile(flat / "dir/twin")
+    assert (flat / "dir").stat().st_mode & 0o7777 == 0o711
+    assert os.listdir(flat / "swapped") == ["inside"]
+    assert (one / "a").read_text() == "1"
+
+
+@needs_root
+def test_a_deep_stack_stands_on_a_flattened_one_that_is_made_once(driver: AufsDriver) -> None:
+    for number in range(1, 201):
+        driver.prepare(active(number))
+        (driver.home / str(number) / "fs" / f"file{number}").touch()
+    parents = tuple(range(200, 0, -1))
+    driver.prepare(active(201, *parents))
+
+    mounts = driver.mounts(active(201, *parents))
+    again = driver.mounts(active(201, *parents))
+
+    number = to_be_flattened(200)
+    words = ",".join(option for mount in mounts for option in mount.options)
+    assert mounts == again
+    assert words.count("=ro+wh") == 200 - number + 1
+    assert f"/{number}/flat=ro+wh" in words
+    assert len(os.listdir(driver.home / str(number) / "flat")) == number
+    driver.stop()
+
+
+def test_a_home_with_separators_in_its_name_is_named_by_a_link_without(tmp_path: Path) -> None:
+    driver = AufsDriver(tmp_path / "a:b,c=d" / "layers")
+    driver.start()
+    driver.prepare(active(1))
+    driver.prepare(active(2, 1))
+
+    (mount,) = driver.mounts(active(2, 1))
+
+    branches = mount.options[1].removeprefix("br:").split(":")
+    upper, lower = (Path(branch.rpartition("=")[0]) for branch in branches)
+    assert upper.samefile(driver.home / "2/fs")
+    assert lower.samefile(driver.home / "1/fs")
+    driver.stop()
+    assert not upper.parents[1].exists()
+
+
+def test_commit_leaves_nothing_of_aufs_itself(driver: AufsDriver) -> None:
+    driver.prepare(active(1))
+    fs = driver.home / "1/fs"
+    (fs / ".wh..wh.plnk").mkdir()
+    (fs / ".wh..wh.aufs").touch()
+    (fs / ".wh.removed").touch()
+
+    driver.commit(Layer(1, Kind.COMMITTED))
+
+    assert os.listdir(fs) == [".wh.removed"]
