@@ -1,0 +1,87 @@
+"""Drivers without root's powers: as an ordinary user made for this, and as root of that user's own namespace."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+import pytest
+from lanes import LANES, Outcome, outcome_of, record
+
+HOUSE: Final = Path(__file__).parents[2]
+# what only developers need, and what is large
+SPARED: Final = ("ast_serialize*", "grimp*", "hatchling*", "librt*", "mypy*", "pip*", "ruff*", "__pycache__", "*.pth")
+NAMESPACE: Final = ("unshare", "--user", "--map-root-user", "--mount")
+BEFORE: Final = {"user": (), "userns": NAMESPACE}
+EXAMPLES: Final = "5"  # root plays more random histories of the same drivers on the same kernel
+
+
+@attrs.frozen
+class User:
+    """An ordinary user with a place of their own, and a Python there that can run the suite."""
+
+    name: str
+    place: Path
+    python: Path
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    """Their Python is the system's: the one that runs this may lie where only root may look."""
+    if os.geteuid() != 0:
+        yield User(pwd.getpwuid(os.geteuid()).pw_name, Path(tempfile.mkdtemp()), Path(sys.executable))
+        return
+    place = Path(tempfile.mkdtemp(prefix="lamina-user-"))
+    name = f"lamina-test-{os.getpid()}"
+    subprocess.run(["useradd", "--no-create-home", "--home-dir", place, name], check=True)
+    try:
+        python = _python_in(place / "python")
+        (place / "own").mkdir()
+        shutil.chown(place / "own", name, name)
+        place.chmod(0o755)
+        yield User(name, place / "own", python)
+    finally:
+        subprocess.run(["userdel", name], check=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
+
+
+def _python_in(place: Path) -> Path:
+    """A Python that everybody may run, with lamina, its drivers and what the suite needs, all copied."""
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", place], check=True)
+    (packages,) = place.glob("lib/python3*/site-packages")
+    own = Path(pytest.__file__).parents[1]
+    shutil.copytree(own, packages, ignore=shutil.ignore_patterns(*SPARED), dirs_exist_ok=True)
+    for package in [HOUSE / "core/lamina", *HOUSE.glob("drivers/*/lamina_*")]:
+        shutil.copytree(package, packages / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", place], check=True)
+    return place / "bin/python"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("lane", "driver"), [(lane, driver) for lane in BEFORE for driver in LANES[lane]])
+def test_the_driver_conforms_without_root(lane: str, driver: str, user: User, request: pytest.FixtureRequest) -> None:
+    record(request.node, Outcome(driver, lane))
+    report = user.place / f"{lane}-{driver}.xml"
+    become = ["setpriv", "--reuid", user.name, "--regid", user.name, "--init-groups", "--inh-caps", "-all"]
+    argv = [
+        *(become if os.geteuid() == 0 else []),
+        *("env", f"HOME={user.place}", f"TMPDIR={user.place}", *BEFORE[lane]),
+        *(str(user.python), "-m", "lamina.cli.main", "conformance", driver, "--must-run", "--examples", EXAMPLES),
+        *("-p", "no:cacheprovider", "--junitxml", str(report)),
+    ]
+
+    told = subprocess.run(argv, cwd=user.place, capture_output=True, text=True, check=False)
+
+    assert report.exists(), told.stdout + told.stderr
+    outcome = outcome_of(driver, lane, report)
+    record(request.node, outcome)
+    assert not outcome.failures, "\n\n".join(outcome.failures)
+    assert outcome.passed
