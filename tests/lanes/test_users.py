@@ -20,7 +20,7 @@ HOUSE: Final = Path(__file__).parents[2]
 # what only developers need, and what is large
 SPARED: Final = ("ast_serialize*", "grimp*", "hatchling*", "librt*", "mypy*", "pip*", "ruff*", "__pycache__", "*.pth")
 NAMESPACE: Final = ("unshare", "--user", "--map-root-user", "--mount")
-BEFORE: Final = {"user": (), "userns": NAMESPACE}
+SUITE: Final = ("-m", "lamina.cli.main", "conformance")
 EXAMPLES: Final = "5"  # root plays more random histories of the same drivers on the same kernel
 
 
@@ -61,27 +61,55 @@ def _python_in(place: Path) -> Path:
     shutil.copytree(own, packages, ignore=shutil.ignore_patterns(*SPARED), dirs_exist_ok=True)
     for package in [HOUSE / "core/lamina", *HOUSE.glob("drivers/*/lamina_*")]:
         shutil.copytree(package, packages / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run(["chmod", "-R", "a+rX", place], check=True)
+    shutil.copytree(HOUSE / "tests", place.parent / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(["chmod", "-R", "a+rX", place.parent], check=True)
     return place / "bin/python"
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("lane", "driver"), [(lane, driver) for lane in BEFORE for driver in LANES[lane]])
-def test_the_driver_conforms_without_root(lane: str, driver: str, user: User, request: pytest.FixtureRequest) -> None:
-    record(request.node, Outcome(driver, lane))
-    report = user.place / f"{lane}-{driver}.xml"
-    become = ["setpriv", "--reuid", user.name, "--regid", user.name, "--init-groups", "--inh-caps", "-all"]
-    argv = [
+def _run_as(user: User, argv: list[str], report: Path) -> subprocess.CompletedProcess[str]:
+    become = ["setpriv", "--reuid", user.name, "--regid", user.name, "--init-groups", "--inh-caps=-all"]
+    environ = ["env", f"HOME={user.place}", f"TMPDIR={user.place}", f"PYTHONPATH={user.place.parent / 'tests/support'}"]
+    whole = [
         *(become if os.geteuid() == 0 else []),
-        *("env", f"HOME={user.place}", f"TMPDIR={user.place}", *BEFORE[lane]),
-        *(str(user.python), "-m", "lamina.cli.main", "conformance", driver, "--must-run", "--examples", EXAMPLES),
-        *("-p", "no:cacheprovider", "--junitxml", str(report)),
+        *environ,
+        *argv,
+        "-p",
+        "no:cacheprovider",
+        "--junitxml",
+        str(report),
     ]
+    return subprocess.run(whole, cwd=user.place, capture_output=True, text=True, check=False)
 
-    told = subprocess.run(argv, cwd=user.place, capture_output=True, text=True, check=False)
 
+def _assert_passed(told: subprocess.CompletedProcess[str], node: pytest.Item, outcome: Outcome, report: Path) -> None:
     assert report.exists(), told.stdout + told.stderr
-    outcome = outcome_of(driver, lane, report)
-    record(request.node, outcome)
+    outcome = outcome_of(outcome.driver, outcome.lane, report)
+    record(node, outcome)
     assert not outcome.failures, "\n\n".join(outcome.failures)
     assert outcome.passed
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("driver", LANES["userns"])
+def test_the_driver_conforms_in_a_namespace_of_the_user(
+    driver: str, user: User, request: pytest.FixtureRequest
+) -> None:
+    outcome, report = Outcome(driver, "userns"), user.place / f"userns-{driver}.xml"
+    record(request.node, outcome)
+    suite = [str(user.python), *SUITE, driver, "--must-run", "--examples", EXAMPLES]
+
+    told = _run_as(user, [*NAMESPACE, *suite], report)
+
+    _assert_passed(told, request.node, outcome, report)
+
+
+@pytest.mark.parametrize("driver", LANES["user"])
+def test_the_drivers_own_tests_pass_without_any_powers(driver: str, user: User, request: pytest.FixtureRequest) -> None:
+    """The suite mounts, which needs a namespace at least; the driver itself must not need one."""
+    outcome, report = Outcome(driver, "user"), user.place / f"user-{driver}.xml"
+    record(request.node, outcome)
+    tests = user.place.parent / f"tests/drivers/test_{driver}.py"
+
+    told = _run_as(user, [str(user.python), "-m", "pytest", str(tests)], report)
+
+    _assert_passed(told, request.node, outcome, report)
