@@ -97,6 +97,7 @@ class DevmapperDriver(Driver, NativeUsage):
         """The layer's device is gone, or goes with its last user."""
         if self._pool.records.pool is not None:
             self._pool.hide(layer_id)
+            self._pool.hide(_parent_of(layer_id))  # if somebody died while measuring
 
     # space
 
@@ -109,7 +110,7 @@ class DevmapperDriver(Driver, NativeUsage):
             return Usage()
         size, inodes = self._measured(layer.id, self._record(layer.id), writable=layer.writable)
         # a device of its own: others may be measuring, or letting go of, the same parent
-        below, inodes_below = self._measured(f"{layer.id}-parent", self._record(layer.parent), writable=False)
+        below, inodes_below = self._measured(_parent_of(layer.id), self._record(layer.parent), writable=False)
         return Usage(max(0, size - below), max(0, inodes - inodes_below))
 
     def _measured(self, name: int | str, record: LayerRecord, *, writable: bool) -> tuple[int, int]:
@@ -136,3 +137,8 @@ class DevmapperDriver(Driver, NativeUsage):
     @property
     def _filesystem(self) -> str:
         return self._pool.record.filesystem
+
+
+def _parent_of(layer_id: int) -> str:
+    """What the device is called that shows a layer's parent while the two are compared."""
+    return f"{layer_id}-parent"

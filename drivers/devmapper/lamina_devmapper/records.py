@@ -69,7 +69,7 @@ class Records:
 
     def write_pool(self, record: PoolRecord) -> None:
         """Remember it."""
-        _write(self.home / "pool.json", attrs.asdict(record))
+        self._write(self.home / "pool.json", attrs.asdict(record))
 
     @property
     def intent(self) -> Intent:
@@ -78,7 +78,7 @@ class Records:
 
     def write_intent(self, intent: Intent) -> None:
         """Say what is going to be done, before it is done."""
-        _write(self.home / "transaction.json", attrs.asdict(intent))
+        self._write(self.home / "transaction.json", attrs.asdict(intent))
 
     def layer(self, layer_id: int) -> LayerRecord | None:
         """What is known of a layer."""
@@ -87,7 +87,7 @@ class Records:
 
     def write_layer(self, layer_id: int, record: LayerRecord) -> None:
         """The layer is there from now on."""
-        _write(self._layers / str(layer_id), attrs.asdict(record))
+        self._write(self._layers / str(layer_id), attrs.asdict(record))
 
     def doom(self, layer_id: int) -> None:
         """The layer is not there any more, though its device still is; repeating it is harmless."""
@@ -111,6 +111,15 @@ class Records:
         """Every layer of which something is known."""
         return {int(name) for name in (each.partition(".")[0] for each in self._names()) if name.isdecimal()}
 
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
+        """Replace a file. The lock is held: there is one unfinished file, which the next one replaces."""
+        fresh = self.home / "new"
+        with opened(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
+            os.write(file, json.dumps(content).encode())
+            os.fsync(file)
+        os.rename(fresh, path)
+        _sync_directory(path.parent)
+
     def _names(self) -> list[str]:
         try:
             return os.listdir(self._layers)
@@ -125,15 +134,6 @@ def _read(path: Path) -> Any:
         return None
     except ValueError as error:
         raise StoreBroken(f"{path} is damaged ({error})") from error
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    with opened(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
-        os.write(file, json.dumps(content).encode())
-        os.fsync(file)
-    os.rename(fresh, path)
-    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
