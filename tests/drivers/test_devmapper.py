@@ -21,8 +21,8 @@ from lamina.layer import Kind, Layer
 from lamina.mount import mount_all, unmount
 from lamina_devmapper.driver import DevmapperDriver
 from lamina_devmapper.options import DevmapperOptions
-from lamina_devmapper.pool import PoolStatus, parse_status
 from lamina_devmapper.records import Intent
+from lamina_devmapper.status import PoolStatus, parse_status
 
 thin = pytest.mark.skipif(
     not os.path.exists("/dev/mapper/control"), reason="this kernel has no device mapper; the uml lane runs this"
