@@ -29,6 +29,7 @@ class Config:
     durability: Durability = Durability.ORDERED
     options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)  # the tables [drivers.NAME]
     containerd: Mapping[str, Any] = attrs.field(factory=dict)
+    containers: Mapping[str, Any] = attrs.field(factory=dict)  # the table [containers]: runtime, network
     file: Path | None = None  # where it was read, if anywhere
     explicit: bool = False  # one driver was named, so that no other will do
 
@@ -58,6 +59,7 @@ def load_config(
         durability=Durability.of(text_of(table, "durability", file) or "ordered"),
         options={name: _table(each, f"{file}: [drivers.{name}]") for name, each in _tables(table, file).items()},
         containerd=_table(table.get("containerd", {}), f"{file}: [containerd]"),
+        containers=_table(table.get("containers", {}), f"{file}: [containers]"),
         file=file if table else None,
         explicit=len(names) == 1,
     )

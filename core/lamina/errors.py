@@ -20,6 +20,9 @@
     ├── DigestMismatch              12   the bytes are not those that were promised
     ├── StoreBroken                 13   our own files are damaged, or newer than this version
     ├── NoSpace                     14   the disk, the pool or a quota is full
+    ├── CannotRun                  125   a container cannot be run, or not be treated so, on this machine
+    │   ├── CommandRefused         126   its command is no program, or may not be executed
+    │   └── CommandNotFound        127   there is no such command in it
     └── RegistryError               20
         ├── Unauthorized            21
         ├── Denied                  22
@@ -165,6 +168,24 @@ class NoSpace(LaminaError):
     """The disk, the pool or the quota is full; what was stored before is untouched."""
 
     exit_code = 14
+
+
+class CannotRun(LaminaError):
+    """A container cannot be run, or not be treated so, on this machine. The codes are docker's."""
+
+    exit_code = 125
+
+
+class CommandRefused(CannotRun):
+    """The container's command is there, but is no program, or may not be executed."""
+
+    exit_code = 126
+
+
+class CommandNotFound(CannotRun):
+    """The container has no such command."""
+
+    exit_code = 127
 
 
 class RegistryError(LaminaError):

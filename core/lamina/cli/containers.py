@@ -5,17 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lamina.cli import complete, failures
 from lamina.cli.options import as_json, no_trunc, quiet
-from lamina.cli.output import Column, age, escape, show_json, show_path, show_table
+from lamina.cli.output import Column, age, duration, escape, show_json, show_path, show_table
 from lamina.cli.progress import shown
 from lamina.cli.session import Session, pass_session
 from lamina.containers.container import Container
-from lamina.containers.listing import list_containers
+from lamina.containers.life import State
+from lamina.containers.listing import any_odd, list_containers
 from lamina.errors import NotFound
 
 if TYPE_CHECKING:
@@ -26,19 +28,6 @@ if TYPE_CHECKING:
 _COMMAND = 20  # characters of a command that ps shows, as docker does
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--name", help="How it is called; by default something that can be remembered.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.argument("image", shell_complete=complete.images)
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@pass_session
-def create(session: Session, name: str | None, image: str, command: tuple[str, ...], *, quiet: bool) -> None:
-    """Make a container: a writable layer on top of IMAGE. Nothing runs. Prints its ID."""
-    with session.containers() as store, shown(quiet=quiet) as progress:
-        container = store.create(image, name=name, command=command, progress=progress)
-    click.echo(container.id)
-
-
 @click.command
 @click.option("-a", "--all", "everything", is_flag=True, help="Also those that do not run.")
 @no_trunc
@@ -47,7 +36,10 @@ def create(session: Session, name: str | None, image: str, command: tuple[str, .
 @pass_session
 def ps(session: Session, form: str, *, everything: bool, no_trunc: bool, quiet: bool) -> None:
     """List containers that run; with -a also those that were only created."""
-    found = [each for each in list_containers(session.place()) if everything or each.state == "running"]
+    if any_odd(session.place()):
+        with session.engine():  # repairs them, and says so
+            pass
+    found = [each for each in list_containers(session.place()) if everything or each.life.state.up]
     if form == "json":
         for container in found:
             show_json(_document(container))
@@ -72,12 +64,22 @@ def diff(session: Session, name: str, form: str, *, null: bool) -> None:
         show_changes(_changes(images, containers, name), form, null=null)
 
 
-@click.command
+class _Commit(click.Command):
+    """Takes docker's way to write a flag, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--pause=false` is `--no-pause`."""
+        known = {"--pause=false": "--no-pause", "--pause=true": "--pause"}
+        return super().parse_args(ctx, [known.get(each, each) for each in args])
+
+
+@click.command(cls=_Commit)
 @click.argument("container", shell_complete=complete.containers)
 @click.argument("name", required=False)
 @click.option("-a", "--author", default="", help="Who made it, such as 'Ada <ada@example.org>'.")
 @click.option("-m", "--message", default="", help="What was done, for the history.")
 @click.option("-c", "--change", "changes", metavar="INSTRUCTION", multiple=True, help="A Dockerfile instruction.")
+@click.option("-p/-P", "--pause/--no-pause", default=True, show_default=True, help="Let it stand still meanwhile.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @pass_session
 def commit(
@@ -88,11 +90,14 @@ def commit(
     message: str,
     changes: tuple[str, ...],
     *,
+    pause: bool,
     quiet: bool,
 ) -> None:
     """Make an image of what a container is now: its changes become one more layer. Prints the image's ID."""
-    with session.containers() as store, shown(quiet=quiet) as progress:
-        image = store.commit(container, name, author=author, message=message, changes=changes, progress=progress)
+    with session.engine() as engine, shown(quiet=quiet) as progress, engine.still(container, wanted=pause):
+        image = engine.containers.commit(
+            container, name, author=author, message=message, changes=changes, progress=progress
+        )
     click.echo(image.id)
 
 
@@ -108,15 +113,15 @@ def rename(session: Session, container: str, name: str) -> None:
 
 @click.command
 @click.argument("names", nargs=-1, required=True, shell_complete=complete.containers)
-@click.option("-f", "--force", is_flag=True, help="Those that are not there are no error.")
+@click.option("-f", "--force", is_flag=True, help="Kill those that run; those that are not there are no error.")
 @pass_session
 def rm(session: Session, names: tuple[str, ...], *, force: bool) -> None:
     """Remove containers and their writable layers. Prints each name as it was given."""
-    with session.containers() as store:
+    with session.engine() as engine:
 
         def remove(name: str) -> None:
             try:
-                store.remove(name)
+                engine.remove(name, force=force)
             except NotFound:
                 if not force:
                     raise
@@ -166,9 +171,21 @@ def _columns(*, whole: bool) -> list[Column[Container]]:
         Column("IMAGE", lambda each: each.image_name),
         Column("COMMAND", lambda each: _command(each, whole=whole)),
         Column("CREATED", lambda each: age(each.created)),
-        Column("STATUS", lambda each: each.state.capitalize()),
+        Column("STATUS", status),
+        Column("PORTS", lambda _: ""),
         Column("NAMES", lambda each: each.name),
     ]
+
+
+def status(container: Container) -> str:
+    """How it is and since when, in docker's words."""
+    life = container.life
+    if life.state.up:
+        since = duration((datetime.now(UTC) - datetime.fromisoformat(life.started)).total_seconds())
+        return f"Up {since}{' (Paused)' if life.state is State.PAUSED else ''}"
+    if life.state is State.EXITED:
+        return f"Exited ({life.code}) {age(datetime.fromisoformat(life.finished))}"
+    return "Created"
 
 
 def _command(container: Container, *, whole: bool) -> str:
@@ -185,6 +202,8 @@ def _document(container: Container) -> dict[str, Any]:
         "command": list(container.command),
         "created": container.created,
         "state": container.state,
+        "status": status(container),
+        "exit_code": container.life.code if container.life.state is State.EXITED else None,
         "driver": container.driver,
         "snapshot": container.snapshot,
     }

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from lamina.config import Config
+    from lamina.containers.engine import Engine
     from lamina.containers.store import Containers
     from lamina.images.store import Images
     from lamina.snapshotter import Snapshotter
@@ -70,6 +71,32 @@ class Session:
         """The containers of the store."""
         with self.both() as (_, containers):
             yield containers
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """The containers of the store, to be run. What crashes have left is repaired, and said on stderr."""
+        with self.both_and_engine() as (_, engine):
+            yield engine
+
+    @contextmanager
+    def both_and_engine(self) -> Iterator[tuple[Images, Engine]]:
+        """The images, and the containers to be run."""
+        from lamina.containers.engine import command_again  # noqa: PLC0415
+        from lamina.containers.opening import open_engine  # noqa: PLC0415
+
+        config = self.config()
+        with self.both() as (images, containers):
+            options = {"root": str(config.root), "driver": containers.driver}
+            if config.file is not None:
+                options["config"] = str(config.file.absolute())
+            yield images, open_engine(containers, config.containers, command_again(options), say)
+
+
+def say(sentence: str) -> None:
+    """Tell people something that they have not asked for."""
+    from lamina.cli.output import escape  # noqa: PLC0415
+
+    click.echo(f"lamina: {escape(sentence)}", err=True)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

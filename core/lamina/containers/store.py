@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 from lamina.containers.container import Container, inspect, read_container, write_container
+from lamina.containers.life import seen
 from lamina.containers.listing import containers_in
+from lamina.containers.mountpoints import stand_on
 from lamina.containers.names import check_name, random_name
+from lamina.containers.options import Options
+from lamina.containers.rooms import room_of
 from lamina.errors import AlreadyExists, BadRequest, NotFound
 from lamina.images.catalog import Rows
 from lamina.images.progress import Progress, silent
@@ -27,6 +32,7 @@ from lamina.images.work import Shelves, at_work
 if TYPE_CHECKING:
     from lamina.changes import Change
     from lamina.images.store import Images
+    from lamina.snapshotter import Snapshotter
 
 _ID = re.compile(r"[0-9a-f]{1,64}")
 
@@ -42,22 +48,46 @@ class Containers:
     def _shelves(self) -> Shelves:
         return self._images.shelves
 
+    @property
+    def root(self) -> Path:
+        """Where the store lies."""
+        return self._images.root
+
+    @property
+    def snapshots(self) -> Snapshotter:
+        """Whose layers containers stand on."""
+        return self._shelves.snapshots
+
+    @property
+    def driver(self) -> str:
+        """In whose store new containers live."""
+        return self._shelves.driver
+
     def create(
-        self, image: str, *, name: str | None = None, command: Sequence[str] = (), progress: Progress = silent
+        self,
+        image: str,
+        *,
+        name: str | None = None,
+        command: Sequence[str] = (),
+        options: Options | None = None,
+        progress: Progress = silent,
     ) -> Container:
         """A container with a writable layer on top of the image; nothing runs. AlreadyExists if the name is taken."""
         wanted = check_name(name) if name else None
+        asked_for = (options or Options()).checked()
         found = self._images.find(image)
         with at_work(self._shelves) as work:
             ensure(work, found, progress)
-            container = self._new(found, image, wanted, command)
+            container = self._new(found, image, wanted, command, asked_for)
             key = self._shelves.snapshot(container.snapshot)
             work.hold([key])
-            self._shelves.snapshots.prepare(container.snapshot, found.chain_id, {LABEL: "container"})
+            ground = stand_on(work, found.chain_id, self._scratch())
+            self._shelves.snapshots.prepare(container.snapshot, ground, {LABEL: "container"})
             with self._shelves.catalog.change() as rows:
                 container = _named(rows, container)
                 _put(rows, container)
-                rows.use(f"container {container.id}", [key, *rows.used_by(f"image {found.id}")])
+                stands_on = [key, self._shelves.snapshot(ground), *rows.used_by(f"image {found.id}")]
+                rows.use(f"container {container.id}", stands_on)
         return container
 
     def list(self) -> tuple[Container, ...]:
@@ -72,8 +102,9 @@ class Containers:
 
     def inspect(self, name: str) -> dict[str, Any]:
         """What docker's inspect tells, as far as it is known before a container runs."""
-        container = self._ours(name)
-        return inspect(container, self._shelves.snapshots.usage(container.snapshot).size)
+        container = self.ours(name)
+        now = seen(container.life, room_of(self.root, container.id).path)
+        return inspect(attrs.evolve(container, life=now), self._shelves.snapshots.usage(container.snapshot).size)
 
     def rename(self, name: str, new: str) -> Container:
         """It has another name from now on; AlreadyExists if that is taken."""
@@ -84,12 +115,19 @@ class Containers:
             _put(rows, container)
         return container
 
+    def note(self, container: Container) -> Container:
+        """Write down what has become of it; its name stays what it is now. NotFound if somebody has removed it."""
+        with self._shelves.catalog.change() as rows:
+            container = attrs.evolve(container, name=_find(rows, container.id).name)
+            _put(rows, container)
+        return container
+
     def remove(self, name: str) -> Container:
         """The container and its writable layer are gone, and what only it kept of a removed image.
 
         InUse while it is mounted; then nothing has changed.
         """
-        container = self._ours(name)
+        container = self.ours(name)
         with at_work(self._shelves) as work:
             with contextlib.suppress(NotFound):  # an earlier `rm` was cut short after this
                 self._shelves.snapshots.remove(container.snapshot)
@@ -102,13 +140,13 @@ class Containers:
 
     def diff(self, name: str) -> Iterator[Change]:
         """What the container has added, changed and deleted, sorted by path."""
-        return self._shelves.snapshots.changes(self._ours(name).snapshot)
+        return self._shelves.snapshots.changes(self.ours(name).snapshot)
 
     def export(self, name: str, out: BinaryIO) -> None:
         """Write the whole tree as a tar."""
         from lamina.containers.export import export  # noqa: PLC0415  # the tar machinery: not for a listing
 
-        export(self._shelves.snapshots, self._ours(name).snapshot, out)
+        export(self._shelves.snapshots, self.ours(name).snapshot, out)
 
     def copy_out(
         self, name: str, path: bytes, target: bytes | BinaryIO, *, archive: bool = False, follow: bool = False
@@ -116,7 +154,7 @@ class Containers:
         """As `docker cp CONTAINER:PATH TARGET`; into a stream it is a tar. `archive` keeps the owners."""
         from lamina.containers.copy import copy_out  # noqa: PLC0415
 
-        with self._shelves.snapshots.look(self._ours(name).snapshot) as root:
+        with self._shelves.snapshots.look(self.ours(name).snapshot) as root:
             copy_out(root, path, target, archive=archive, follow=follow)
 
     def copy_in(
@@ -125,12 +163,12 @@ class Containers:
         """As `docker cp SOURCE CONTAINER:PATH`; from a stream it is a tar. Without `archive` the files are root's."""
         from lamina.containers.copy import copy_in  # noqa: PLC0415
 
-        with self._writable(self._ours(name)) as root:
+        with self._writable(self.ours(name)) as root:
             copy_in(root, source, path, archive=archive, follow=follow)
 
     def mount(self, name: str, target: Path) -> None:
         """Show the container's tree, writable, at `target`."""
-        self._shelves.snapshots.mount(self._ours(name).snapshot, target)
+        self._shelves.snapshots.mount(self.ours(name).snapshot, target)
 
     def unmount(self, target: Path) -> None:
         """Undo `mount`."""
@@ -152,16 +190,24 @@ class Containers:
         """
         from lamina.images.commit import Note, base_of, commit  # noqa: PLC0415  # compressors: not for a listing
 
-        container = self._ours(name)
+        container = self.ours(name)
         wanted = parse(reference) if reference else None
         note = Note(author, message, changes, " ".join(container.settings.get("Cmd") or ()))
         base = base_of(self._shelves, container.image, container.manifest)
         return commit(self._shelves, base, container.snapshot, wanted, container.settings, note, progress)
 
-    def _new(self, image: Image, asked: str, name: str | None, command: Sequence[str]) -> Container:
+    def _new(self, image: Image, asked: str, name: str | None, command: Sequence[str], options: Options) -> Container:
         settings = dict(self._images.config(image).settings)
+        if options.entrypoint is not None:
+            settings |= {"Entrypoint": list(options.entrypoint), "Cmd": None}
         if command:
             settings["Cmd"] = list(command)
+        if options.workdir:
+            settings["WorkingDir"] = os.path.normpath(os.path.join("/", options.workdir))
+        if options.user:
+            settings["User"] = options.user
+        if options.labels:
+            settings["Labels"] = {**(settings.get("Labels") or {}), **options.labels}
         container_id = secrets.token_hex(32)
         return Container(
             id=container_id,
@@ -173,9 +219,16 @@ class Containers:
             snapshot=f"container-{container_id}",
             created=datetime.now(UTC),
             settings=settings,
+            options=options,
         )
 
-    def _ours(self, name: str) -> Container:
+    def _scratch(self) -> Path:
+        place = self.root / "mnt"
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return place
+
+    def ours(self, name: str) -> Container:
+        """By name, in the store of our driver; BadRequest if it lives in another one's."""
         container = self.find(name)
         if container.driver != self._shelves.driver:
             raise BadRequest(
@@ -187,8 +240,8 @@ class Containers:
     @contextlib.contextmanager
     def _writable(self, container: Container) -> Iterator[Path]:
         """Its tree at a place of ours, for as long as the block lasts."""
-        place = self._images.root / "mnt" / f"copy-{secrets.token_hex(8)}"
-        place.mkdir(parents=True, mode=0o700)
+        place = self._scratch() / f"copy-{secrets.token_hex(8)}"
+        place.mkdir(mode=0o700)
         try:
             self._shelves.snapshots.mount(container.snapshot, place)
             try:

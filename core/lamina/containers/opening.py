@@ -1,0 +1,49 @@
+"""An engine for a store, as the config and the caller's rights have it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamina.containers.engine import Engine, Surroundings, Tell
+from lamina.containers.options import NETWORKS
+from lamina.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lamina.containers.store import Containers
+
+_KNOWN = ("runtime", "network")
+
+
+def open_engine(containers: Containers, table: Mapping[str, Any], again: tuple[str, ...], tell: Tell) -> Engine:
+    """The engine; what crashes have left of its containers is repaired, and told."""
+    state = Path("/run/lamina") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / "lamina"  # noqa: S108  # only where there is no better
+    engine = Engine(containers, Surroundings(_runtimes(table), state, again), tell)
+    engine.repair()
+    return engine
+
+
+def usual_network(table: Mapping[str, Any]) -> str:
+    """What a container gets that says nothing."""
+    _check(table)
+    network = table.get("network", NETWORKS[0])
+    if network not in NETWORKS:
+        raise ConfigError(f"[containers] network: {network!r} is none of {', '.join(NETWORKS)}")
+    return str(network)
+
+
+def _runtimes(table: Mapping[str, Any]) -> tuple[str, ...]:
+    _check(table)
+    value = table.get("runtime", [])
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list) and all(isinstance(name, str) and name for name in names)):
+        raise ConfigError(f'[containers] runtime: {value!r} is not a name like "crun", a path, or a list of such')
+    return tuple(names)
+
+
+def _check(table: Mapping[str, Any]) -> None:
+    for key in table:
+        if key not in _KNOWN:
+            raise ConfigError(f"[containers]: unknown key {key!r}; known are {', '.join(_KNOWN)}")
