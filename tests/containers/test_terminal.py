@@ -67,7 +67,12 @@ def screen(desk: Desk, *words: str) -> Iterator[Screen]:
 def _start(desk: Desk, words: tuple[str, ...], theirs: int, ours: int) -> subprocess.Popen[bytes]:
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
     # a session of its own with this terminal, as a login has, so that a change of size is told by a signal
-    login = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    login = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
     return subprocess.Popen(
         [PROGRAM[0], "-c", login, *PROGRAM, *words],
         cwd=desk.path,

@@ -47,7 +47,7 @@ def create(  # noqa: PLR0913  # what a monitor has to know
     words = [*_words(runtime, container, room), "--name", name, "--log-path", f"k8s-file:{room}/log"]
     words += ["--persist-dir", str(room), "--exit-command", afterwards[0]]
     words += [word for each in afterwards[1:] for word in ("--exit-command-arg", each)]
-    words += ["--terminal"] if terminal else []
+    words += ["--terminal", "--leave-stdin-open"] if terminal else []  # whoever detaches may come back
     words += ["--stdin"] if interactive else []
     told = _launch(words, room)
     with told:
