@@ -277,6 +277,12 @@ def unshare(flags: int) -> None:
         raise _fail("unshare")
 
 
+def setns(descriptor: int) -> None:
+    """setns(2): the calling thread joins the namespace of an open /proc/PID/ns/… file."""
+    if _libc.setns(ctypes.c_int(descriptor), ctypes.c_int(0)) < 0:
+        raise _fail("setns")
+
+
 @contextlib.contextmanager
 def opened(path: bytes | str | os.PathLike[str], flags: int, *, dir_fd: int | None = None) -> Iterator[int]:
     """A descriptor for the length of a `with`."""

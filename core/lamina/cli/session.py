@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,23 @@ class Session:
     driver: str | None = None
     debug: bool = False
 
+    def _settle_in(self) -> None:
+        """An ordinary user becomes root of a namespace of his own, where layers can be mounted and owners kept.
+
+        Where the kernel gives him none, everything goes on without: some drivers need none.
+        """
+        if os.geteuid() == 0:
+            return
+        from lamina.configfile import read_file  # noqa: PLC0415
+        from lamina.containers.userns import enter, state_directory  # noqa: PLC0415  # root needs none of it
+        from lamina.errors import CannotRun  # noqa: PLC0415
+
+        root, (file, table) = self.place(), read_file(self.config_file, os.environ)
+        with suppress(CannotRun):
+            enter(state_directory())
+            os.environ["LAMINA_ROOT"] = str(root)  # what is usual for root is not what was meant
+            os.environ.update({"LAMINA_CONFIG": str(file)} if table else {})
+
     def place(self) -> Path:
         """Where the store lies: enough for those who only list."""
         from lamina.configfile import find_root  # noqa: PLC0415
@@ -45,6 +62,7 @@ class Session:
         """The store with the chosen driver."""
         from lamina.snapshotter import open_snapshotter  # noqa: PLC0415
 
+        self._settle_in()
         with open_snapshotter(self.config()) as snapshots:
             yield snapshots
 
@@ -54,6 +72,7 @@ class Session:
         from lamina.images.store import Images  # noqa: PLC0415
         from lamina.snapshotter import open_snapshotter  # noqa: PLC0415
 
+        self._settle_in()
         config = self.config()
         with open_snapshotter(config) as snapshots, Images(config.root, snapshots) as images:
             yield images
@@ -84,6 +103,7 @@ class Session:
         from lamina.containers.engine import command_again  # noqa: PLC0415
         from lamina.containers.opening import open_engine  # noqa: PLC0415
 
+        self._settle_in()
         config = self.config()
         with self.both() as (images, containers):
             options = {"root": str(config.root), "driver": containers.driver}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.containers.engine import Engine, Surroundings, Tell
 from lamina.containers.options import NETWORKS
+from lamina.containers.userns import in_namespace, state_directory
 from lamina.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ _KNOWN = ("runtime", "network")
 
 def open_engine(containers: Containers, table: Mapping[str, Any], again: tuple[str, ...], tell: Tell) -> Engine:
     """The engine; what crashes have left of its containers is repaired, and told."""
-    state = Path("/run/lamina") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp")) / "lamina"  # noqa: S108  # only where there is no better
-    engine = Engine(containers, Surroundings(_runtimes(table), state, again), tell)
+    rootless = in_namespace()
+    state = state_directory() if rootless else Path("/run/lamina")
+    engine = Engine(containers, Surroundings(_runtimes(table), state, again, rootless), tell)
     engine.repair()
     return engine
 

@@ -21,6 +21,8 @@ _SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 # crun refuses to work where the second version of cgroups lies beside the first, so it is not shown that one
 _WITHOUT_SECOND: Final = 'umount "$0" 2>/dev/null; exec "$@"'
 
+_WITHOUT_ANY: Final = 'mount -t tmpfs none "$0"; exec "$@"'  # nor may an ordinary user unmount that one
+
 
 @attrs.frozen
 class Runtime:
@@ -47,6 +49,8 @@ class Runtime:
         if self.name == "crun" and here.hybrid is not None:
             alone = (find_program("unshare", ["util-linux"]), "-m", "--propagation", "slave")
             words = [*alone, "sh", "-c", _WITHOUT_SECOND, str(here.hybrid), *words]
+        elif self.name == "crun" and self.rootless:
+            words = [find_program("unshare", ["util-linux"]), "-m", "sh", "-c", _WITHOUT_ANY, "/sys/fs/cgroup", *words]
         return tuple(words)
 
     def start(self, container: str) -> None:

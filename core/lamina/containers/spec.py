@@ -13,6 +13,7 @@ import attrs
 from lamina.containers import capabilities, seccomp
 from lamina.containers.cgroups import Cgroups
 from lamina.containers.options import Options
+from lamina.containers.userns import may_have_groups
 from lamina.containers.users import User
 from lamina.errors import BadRequest
 
@@ -74,7 +75,11 @@ def make_process(settings: Mapping[str, Any], options: Options, user: User, host
     own = kept if user.uid == 0 else ()
     return {
         "terminal": options.terminal,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "user": {
+            "uid": user.uid,
+            "gid": user.gid,
+            "additionalGids": list(user.groups) if may_have_groups() else [],
+        },
         "args": command,
         "env": environment(settings, options, user, hostname),
         "cwd": settings.get("WorkingDir") or "/",
