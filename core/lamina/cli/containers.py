@@ -94,7 +94,9 @@ def commit(
     quiet: bool,
 ) -> None:
     """Make an image of what a container is now: its changes become one more layer. Prints the image's ID."""
-    with session.engine() as engine, shown(quiet=quiet) as progress, engine.still(container, wanted=pause):
+    from lamina.containers.freezing import still  # noqa: PLC0415
+
+    with session.engine() as engine, shown(quiet=quiet) as progress, still(engine, container, wanted=pause):
         image = engine.containers.commit(
             container, name, author=author, message=message, changes=changes, progress=progress
         )

@@ -98,10 +98,11 @@ def _start_attached(session: Session, names: tuple[str, ...], keys: str | None) 
 def stay(engine: Engine, container: Container, line: Any, *, keys: bytes, proxy: bool) -> int:
     """Until it ends, or the keys are typed; the exit code."""
     from lamina.containers.attaching import join  # noqa: PLC0415
+    from lamina.containers.joints import streams  # noqa: PLC0415
 
-    streams = engine.streams(container, interactive=True, keys=keys, proxy=proxy)
+    joined = streams(engine, container, interactive=True, keys=keys, proxy=proxy)
     with engine.room(container).watched():
-        if not join(line, streams):
+        if not join(line, joined):
             return 0
         code = engine.wait(container.id)
     with contextlib.suppress(NotFound):  # its monitor may have been quicker, with --rm

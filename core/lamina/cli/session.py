@@ -100,8 +100,7 @@ class Session:
     @contextmanager
     def both_and_engine(self) -> Iterator[tuple[Images, Engine]]:
         """The images, and the containers to be run."""
-        from lamina.containers.engine import command_again  # noqa: PLC0415
-        from lamina.containers.opening import open_engine  # noqa: PLC0415
+        from lamina.containers.opening import command_again, open_engine  # noqa: PLC0415
 
         self._settle_in()
         config = self.config()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from lamina.containers import monitor
-from lamina.containers.attaching import Streams, connect
+from lamina.containers.attaching import connect
 from lamina.containers.cgroups import cgroups
 from lamina.containers.container import Container
-from lamina.containers.life import UNKNOWN_CODE, Life, State, exit_of, is_odd, seen
+from lamina.containers.life import Life, State, exit_of, seen
 from lamina.containers.mountpoints import make_directories
 from lamina.containers.places import inside
 from lamina.containers.rooms import Room, room_of
@@ -99,7 +97,7 @@ class Engine:
         runtime = self._runtime()
         line: socket.socket | None = None
         before = container.life
-        self._note(container, attrs.evolve(before, state=State.STARTING, runtime=runtime.program))
+        self.note(container, attrs.evolve(before, state=State.STARTING, runtime=runtime.program))
         try:
             started = self._create(container, runtime)
             line = connect(self.room(container).path) if attached else None
@@ -111,7 +109,7 @@ class Engine:
             self._back_out(container, runtime, attrs.evolve(before, code=code, error=str(error)))
             raise
         life = Life(State.RUNNING, started.process, started.monitor, runtime.program, _now())
-        self._note(container, life)
+        self.note(container, life)
         return line
 
     def _create(self, container: Container, runtime: Runtime) -> monitor.Started:
@@ -145,13 +143,13 @@ class Engine:
         runtime.delete(container.id)
         monitor.end(self.room(container).path, container.id)
         self._unmount(container)
-        self._note(container, life)
+        self.note(container, life)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> Container:
         """Send a signal. BadRequest if it does not run."""
         container = self.running(name)
         if number == signal.SIGKILL and container.life.state is State.PAUSED:
-            self._runtime_of(container).resume(container.id)  # what is frozen does not even die
+            self.runtime_of(container).resume(container.id)  # what is frozen does not even die
         if container.life.process is not None:
             container.life.process.kill(number)
         return container
@@ -185,24 +183,9 @@ class Engine:
             container = self.settle(container)
             if container.life.state is not before:
                 raise BadRequest(f"container {container.name} is {container.state}")
-            runtime = self._runtime_of(container)
+            runtime = self.runtime_of(container)
             (runtime.pause if after is State.PAUSED else runtime.resume)(container.id)
-            return self._note(container, attrs.evolve(container.life, state=after))
-
-    @contextlib.contextmanager
-    def still(self, name: str, *, wanted: bool) -> Iterator[None]:
-        """It stands still for the length of a `with`, if it runs and that is possible here; else that is told."""
-        paused = None
-        if wanted and self.find(name).life.state is State.RUNNING:
-            try:
-                paused = self.pause(name)
-            except CannotRun as error:
-                self.tell(f"container {self.find(name).name} goes on meanwhile: {error}")
-        try:
-            yield
-        finally:
-            if paused is not None:
-                self.unpause(paused.id)
+            return self.note(container, attrs.evolve(container.life, state=after))
 
     # the end
 
@@ -263,61 +246,19 @@ class Engine:
         if noted.state is State.STARTING:
             self._abandon(container)
             self.tell(f"container {container.name}: its start was cut short; it was undone")
-            return self._note(container, attrs.evolve(noted, state=State.CREATED, process=None, monitor=None))
+            return self.note(container, attrs.evolve(noted, state=State.CREATED, process=None, monitor=None))
         if noted.state.up and not now.state.up:
-            self._runtime_of(container).delete(container.id)
+            self.runtime_of(container).delete(container.id)
             self._unmount(container)
-            return self._note(container, now)
+            return self.note(container, now)
         return container
 
     def _abandon(self, container: Container) -> None:
-        self._runtime_of(container).delete(container.id)
+        self.runtime_of(container).delete(container.id)
         monitor.end(self.room(container).path, container.id)
         self._unmount(container)
 
-    def repair(self) -> None:
-        """What crashes have left of containers is put in order, and named. One at which somebody works is left."""
-        for container in self.containers.list():
-            if container.driver == self.containers.driver and is_odd(container.life, self.room(container).path):
-                self._repair(container)
-
-    def _repair(self, container: Container) -> None:
-        room = self.room(container)
-        with room.try_locked() as free:
-            if not free:
-                return
-            container = self.containers.find(container.id)
-            was, life = container.life, seen(container.life, room.path)
-            if was.state is State.STARTING or not life.state.up:
-                self.settle(container)
-                if was.state is not State.STARTING:
-                    self.tell(f"container {container.name} had ended{_with(life)}, and nobody had noted it; now it is")
-            elif not was.error and was.monitor is not None and not was.monitor.alive:
-                why = "its monitor died: what it writes is lost, and so will be its exit code"
-                self._note(container, attrs.evolve(was, error=why))
-                self.tell(f"container {container.name} runs, but {why}")
-                return
-        if container.options.remove and not life.state.up and was.state is not State.STARTING:
-            self.remove(container.id)
-
     # joining it
-
-    def streams(self, container: Container, *, interactive: bool, keys: bytes, proxy: bool) -> Streams:
-        """How `join` is to carry what goes to and fro."""
-
-        def hand_on(number: int) -> None:
-            now = self.find(container.id).life
-            if now.state.up and now.process is not None:
-                now.process.kill(number)
-
-        terminal = container.options.terminal
-        return Streams(
-            self.room(container).path,
-            interactive and container.options.interactive,
-            terminal,
-            keys,
-            hand_on if proxy and not (terminal and os.isatty(0)) else None,
-        )
 
     def attach(self, name: str) -> socket.socket:
         """A line to a container that runs."""
@@ -336,16 +277,12 @@ class Engine:
     def _runtime(self) -> Runtime:
         return find_runtime(self.surroundings.runtimes, self.surroundings.state, rootless=self.surroundings.rootless)
 
-    def _runtime_of(self, container: Container) -> Runtime:
+    def runtime_of(self, container: Container) -> Runtime:
         """The one that made it, whatever the config says now."""
         program = container.life.runtime
         if not program or not os.path.exists(program):
             return self._runtime()
         return find_runtime([program], self.surroundings.state, rootless=self.surroundings.rootless)
-
-    def runtime_of(self, container: Container) -> Runtime:
-        """The one that made it."""
-        return self._runtime_of(container)
 
     def _unmount(self, container: Container) -> None:
         place = self.room(container).rootfs
@@ -355,19 +292,10 @@ class Engine:
         except NotFound:
             return
 
-    def _note(self, container: Container, life: Life) -> Container:
+    def note(self, container: Container, life: Life) -> Container:
+        """Write down what has become of it. The container's lock is held."""
         return self.containers.note(attrs.evolve(container, life=life))
-
-
-def _with(life: Life) -> str:
-    return "" if life.code == UNKNOWN_CODE and life.error else f" (exit code {life.code})"
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def command_again(options: Mapping[str, str]) -> tuple[str, ...]:
-    """How to call ourselves with these global options."""
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return (sys.executable, "-P", "-m", "lamina.cli.main", *words)

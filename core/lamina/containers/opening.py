@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.containers.engine import Engine, Surroundings, Tell
+from lamina.containers.mending import repair
 from lamina.containers.options import NETWORKS
 from lamina.containers.userns import in_namespace, state_directory
 from lamina.errors import ConfigError
@@ -22,7 +24,7 @@ def open_engine(containers: Containers, table: Mapping[str, Any], again: tuple[s
     rootless = in_namespace()
     state = state_directory() if rootless else Path("/run/lamina")
     engine = Engine(containers, Surroundings(_runtimes(table), state, again, rootless), tell)
-    engine.repair()
+    repair(engine)
     return engine
 
 
@@ -48,3 +50,9 @@ def _check(table: Mapping[str, Any]) -> None:
     for key in table:
         if key not in _KNOWN:
             raise ConfigError(f"[containers]: unknown key {key!r}; known are {', '.join(_KNOWN)}")
+
+
+def command_again(options: Mapping[str, str]) -> tuple[str, ...]:
+    """How to call ourselves with these global options."""
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    return (sys.executable, "-P", "-m", "lamina.cli.main", *words)
