@@ -157,8 +157,7 @@ class Engine:
     def stop(self, name: str, grace: float | None = None) -> Container:
         """It has ended: by its stop signal, or, so many seconds later, by SIGKILL. One that does not run is left."""
         container = self.find(name)
-        life = container.life
-        if not life.state.up or life.process is None:
+        if not (life := container.life).state.up or life.process is None:
             return self.finish(name)
         if life.state is State.PAUSED:
             self.unpause(name)
