@@ -30,6 +30,7 @@ class Config:
     options: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)  # the tables [drivers.NAME]
     containerd: Mapping[str, Any] = attrs.field(factory=dict)
     containers: Mapping[str, Any] = attrs.field(factory=dict)  # the table [containers]: runtime, network
+    registries: Mapping[str, Any] = attrs.field(factory=dict)  # images/registry_config.py reads it
     file: Path | None = None  # where it was read, if anywhere
     explicit: bool = False  # one driver was named, so that no other will do
 
@@ -60,6 +61,7 @@ def load_config(
         options={name: _table(each, f"{file}: [drivers.{name}]") for name, each in _tables(table, file).items()},
         containerd=_table(table.get("containerd", {}), f"{file}: [containerd]"),
         containers=_table(table.get("containers", {}), f"{file}: [containers]"),
+        registries=_table(table.get("registries", {}), f"{file}: [registries]"),
         file=file if table else None,
         explicit=len(names) == 1,
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lamina.errors import ConfigError
 
-_KNOWN: Final = ("root", "driver", "durability", "drivers", "containerd", "containers")
+_KNOWN: Final = ("root", "driver", "durability", "drivers", "containerd", "containers", "registries")
 
 
 def find_root(path: Path | None, environ: Mapping[str, str], *, root: Path | None = None) -> Path:

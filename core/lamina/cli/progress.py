@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-_ENDS = {Status.DONE, Status.EXISTS}
+_ENDS = {
+    Status.DONE,
+    Status.EXISTS,
+    Status.PULLED,
+    Status.PUSHED,
+    Status.THERE,
+    Status.MOUNTED,
+    Status.SKIPPED,
+}
 
 
 @contextmanager
@@ -44,7 +52,7 @@ class _Lines:
         with self._lock:
             if event.layer not in self._told:
                 self._told.add(event.layer)
-                sys.stderr.write(f"{short_id(event.layer)}: {event.status.value}\n")
+                sys.stderr.write(f"{short_id(event.layer)}: {event.words}\n")
 
 
 class _OnTerminal:
@@ -61,9 +69,9 @@ class _OnTerminal:
                 self._tasks[event.layer] = self._bars.add_task("", total=None, layer=short_id(event.layer))
             task = self._tasks[event.layer]
         if event.status in _ENDS:
-            self._bars.update(task, description=event.status.value, total=1, completed=1)
+            self._bars.update(task, description=event.words, total=1, completed=1)
         else:
-            self._bars.update(task, description=event.status.value, total=event.total, completed=event.current)
+            self._bars.update(task, description=event.words, total=event.total, completed=event.current)
 
 
 def _bars(*, lasting: bool) -> Bars:

@@ -108,9 +108,24 @@ class Blobs:
         with self._writing(None) as partial:
             yield partial
 
-    def keep(self, partial: Partial) -> Blob:
-        """What was built is a blob from now on."""
-        return self._keep(partial, None)
+    @contextlib.contextmanager
+    def receiving(self, digest: str) -> Iterator[Partial]:
+        """As `building`, for a blob of a known digest; what a killed writer left of it is there already.
+
+        BlockingIOError while somebody else is writing it.
+        """
+        with self._writing(digest, wait=False) as partial:
+            yield partial
+
+    def keep(self, partial: Partial, digest: str | None = None) -> Blob:
+        """What was built is a blob from now on; DigestMismatch if it is not what was promised."""
+        return self._keep(partial, digest)
+
+    def refuse_too_large(self, size: int) -> None:
+        """NoSpace unless there is room for so many bytes more."""
+        disk = os.statvfs(self._home)
+        if size > (free := disk.f_bavail * disk.f_frsize):
+            raise NoSpace(f"{self._home.parent}: {size} bytes are to come, and there is room for {free}")
 
     def remove(self, digest: str) -> int:
         """Forget a blob; the bytes that this frees. Repeating it is harmless."""
@@ -134,10 +149,10 @@ class Blobs:
         return remove_abandoned(self._partial)
 
     @contextlib.contextmanager
-    def _writing(self, digest: str | None) -> Iterator[Partial]:
+    def _writing(self, digest: str | None, *, wait: bool = True) -> Iterator[Partial]:
         name = digest.removeprefix("sha256:") if digest else f"new-{secrets.token_hex(8)}"
         try:
-            with partial_file(self._partial / name) as partial:
+            with partial_file(self._partial / name, wait=wait) as partial:
                 yield partial
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:

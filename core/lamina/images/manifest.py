@@ -51,10 +51,18 @@ class Descriptor:
     size: int
     platform: Platform | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)
+    urls: tuple[str, ...] = ()  # where else it may be, if a registry must not have it
+
+    @property
+    def foreign(self) -> bool:
+        """Whether registries must not be given the blob."""
+        return "nondistributable" in self.media_type or ".foreign." in self.media_type
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in a document; fields in the order that Go's encoder gives them."""
         result: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        if self.urls:
+            result["urls"] = list(self.urls)
         if self.annotations:
             result["annotations"] = dict(sorted(self.annotations.items()))
         if self.platform:
@@ -178,6 +186,7 @@ def _read_descriptor(document: dict[str, Any], what: str) -> Descriptor:
         fields.size(document, "size", what),
         _read_platform(fields.table(document, "platform", what), what),
         fields.text_table(document, "annotations", what),
+        fields.texts(document, "urls", what),
     )
 
 

@@ -32,6 +32,10 @@ class Partial:
         """The digest of what is there so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
+    def fileno(self) -> int:
+        """The open file, for those who read it while it grows."""
+        return self._file.fileno()
+
     def write(self, block: bytes) -> int:
         """Append."""
         self._hash.update(block)
@@ -68,12 +72,14 @@ class Partial:
 
 
 @contextlib.contextmanager
-def partial_file(path: Path) -> Iterator[Partial]:
+def partial_file(path: Path, *, wait: bool = True) -> Iterator[Partial]:
     """Open (or take over from a killed process) the partial file at `path`; waits for a writer at work.
+
+    Without `wait`, BlockingIOError if there is one.
 
     Afterwards there is no file at `path`: it was finished, or it is removed, also on failure.
     """
-    with _locked(path) as file:
+    with _locked(path, wait=wait) as file:
         try:
             yield Partial(path, file)
         finally:
@@ -103,11 +109,11 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
+def _locked(path: Path, *, wait: bool) -> Iterator[BinaryIO]:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "r+b", buffering=0) as raw:
-            fcntl.flock(raw, fcntl.LOCK_EX)
+            fcntl.flock(raw, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             file: BinaryIO = raw  # unbuffered: blocks are large
             # whoever had the lock before us has renamed or removed the file: ours is a different one then
             if _is_still(path, file):

@@ -19,6 +19,13 @@ class Status(enum.Enum):
     EXISTS = "Already exists"
     COMMITTING = "Committing"
     SAVING = "Saving"
+    DOWNLOADING = "Downloading"
+    PULLED = "Pull complete"
+    PUSHING = "Pushing"
+    PUSHED = "Pushed"
+    THERE = "Layer already exists"
+    MOUNTED = "Mounted"
+    SKIPPED = "Skipped foreign layer"
 
 
 @attrs.frozen
@@ -29,6 +36,12 @@ class LayerProgress:
     status: Status
     current: int = 0
     total: int | None = None
+    source: str = ""  # the repository that a layer was mounted from
+
+    @property
+    def words(self) -> str:
+        """As people read it."""
+        return f"{self.status.value} from {self.source}" if self.source else self.status.value
 
 
 Progress = Callable[[LayerProgress], None]

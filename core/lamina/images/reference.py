@@ -51,7 +51,7 @@ class Reference:
         if first == OFFICIAL and slash and "/" not in rest:
             return rest
         # without its domain, a path such as a.b/c would read back as the registry a.b
-        return self.repository if slash and _names_a_registry(first) else self.path
+        return self.repository if slash and names_a_registry(first) else self.path
 
     @property
     def familiar(self) -> str:
@@ -114,7 +114,7 @@ def is_digest(text: str) -> bool:
 
 def _split_domain(text: str) -> tuple[str, str]:
     first, slash, rest = text.partition("/")
-    if not slash or not _names_a_registry(first):
+    if not slash or not names_a_registry(first):
         domain, rest = HUB, text
     else:
         domain = HUB if first in {HUB, "index.docker.io"} else first
@@ -123,6 +123,7 @@ def _split_domain(text: str) -> tuple[str, str]:
     return domain, rest
 
 
-def _names_a_registry(first: str) -> bool:
+def names_a_registry(first: str) -> bool:
+    """Whether the part before a name's first slash is a registry."""
     # capitals cannot stand in a path, so docker takes a first part with capitals for a host
     return first == "localhost" or "." in first or ":" in first or first != first.lower()
