@@ -74,7 +74,7 @@ class Session:
 
         self._settle_in()
         config = self.config()
-        with open_snapshotter(config) as snapshots, Images(config.root, snapshots) as images:
+        with open_snapshotter(config) as snapshots, Images(config.root, snapshots, config.registries) as images:
             yield images
 
     @contextmanager

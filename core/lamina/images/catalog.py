@@ -160,6 +160,16 @@ class Rows:
         query = "SELECT DISTINCT diff_id, chain_id, blob, media_type, blob_size, size FROM layers WHERE diff_id = ?"
         return tuple(ImageLayer(*row) for row in self._db.execute(query, (diff_id,)))
 
+    def repositories_with(self, blob: str, domain: str, but: str) -> tuple[str, ...]:
+        """Paths of other repositories in this registry that had an image with the blob: we pulled or pushed it there."""
+        query = (
+            "SELECT DISTINCT digests.name FROM digests LEFT JOIN layers ON layers.image = digests.image"
+            " WHERE (layers.blob = ?1 OR digests.image = ?1) AND digests.name BETWEEN ?2 || '/' AND ?2 || '0'"
+            " ORDER BY digests.name"
+        )
+        found = (parse(name).path for name in self._column(query, blob, domain))
+        return tuple(dict.fromkeys(path for path in found if path != but))
+
     # who needs what
 
     def use(self, owner: str, things: Iterable[str]) -> None:

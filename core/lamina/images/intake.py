@@ -106,7 +106,13 @@ def compression_of(stream: BinaryIO) -> str:
 
 
 def check_diff_id(work: Work, blob: str, expected: str) -> None:
-    """Unpack a blob from its compression, to nowhere; DigestMismatch unless it is the layer that it should be."""
+    """Unpack a blob from its compression, to nowhere; DigestMismatch unless it is the layer that it should be.
+
+    A pair that an image of the store has is known to be right.
+    """
+    with work.shelves.catalog.read() as rows:
+        if any(layer.blob == blob for layer in rows.layers_with(expected)):
+            return
     from lamina.compression import open_decompressed  # noqa: PLC0415  # isal, for those who decompress
 
     digest = hashlib.sha256()

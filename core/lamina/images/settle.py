@@ -14,7 +14,7 @@ from lamina.images.manifest import OCI_CONFIG, OCI_LAYER, Descriptor, Manifest, 
 from lamina.images.progress import Progress
 from lamina.images.records import Image, ImageLayer, Loaded
 from lamina.images.reference import Reference
-from lamina.images.unpack import Wanted, unpack
+from lamina.images.unpack import Coming, Wanted, unpack
 from lamina.images.work import Shelves, Work
 
 
@@ -34,6 +34,10 @@ class Arrival(ABC):
     @abstractmethod
     def described(self) -> Descriptor:
         """What a manifest says of it, once it was fetched."""
+
+    def coming(self) -> Coming | None:
+        """How to read it before it is whole, if it can be."""
+        return None
 
 
 @attrs.frozen
@@ -74,7 +78,7 @@ def settle(
     Without a manifest (a docker archive has none) one is written.
     """
     stack = zip(layers, config.chain_ids, strict=True)
-    unpacked = unpack(work, [Wanted(layer.diff_id, chain, layer.fetch) for layer, chain in stack], progress)
+    unpacked = unpack(work, [Wanted(layer.diff_id, chain, layer.fetch, layer.coming()) for layer, chain in stack], progress)
     for layer in layers:
         if layer.diff_id not in unpacked:
             layer.fetch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -19,16 +19,19 @@ from lamina.images.reference import parse
 from lamina.images.work import Shelves
 
 if TYPE_CHECKING:
+    from lamina.images.transfer_pull import Pulled
+    from lamina.images.transfer_push import Pushed
     from lamina.snapshotter import Snapshotter
 
 
 class Images:
     """All images below one root. Several processes may use it at once; one object belongs to one thread at a time."""
 
-    def __init__(self, root: Path, snapshots: Snapshotter) -> None:
-        """Remember; the first use makes the directories and the database."""
+    def __init__(self, root: Path, snapshots: Snapshotter, registries: Mapping[str, Any] | None = None) -> None:
+        """Remember; the first use makes the directories and the database. `registries` is that table of the config."""
         self.root = root
         self.snapshots = snapshots
+        self._registries = registries or {}
         self._shelves: Shelves | None = None
 
     @property
@@ -100,6 +103,46 @@ class Images:
 
         note = Note(message=message or "", changes=changes)
         return import_tar(self.shelves, tar, parse(name) if name else None, platform, note, progress)
+
+    # registries
+
+    def pull(  # noqa: PLR0913  # as many as the command has flags
+        self,
+        name: str,
+        *,
+        platform: str | None = None,
+        all_tags: bool = False,
+        progress: Progress = silent,
+        tell: Callable[[str], object] = str,
+    ) -> tuple[Pulled, ...]:
+        """Bring an image (or every tag of a repository) from its registry; on failure the store is as before.
+
+        `tell` hears docker's lines, such as `Digest: …`. RegistryError, NotFound, DigestMismatch or BadArchive.
+        """
+        from lamina.images.registry_config import full_name, read_registries  # noqa: PLC0415  # httpx, trio
+        from lamina.images.transfer_pull import pull  # noqa: PLC0415
+
+        known = read_registries(self._registries)
+        reference = full_name(name, known)
+        return pull(
+            self.shelves, known, reference, platform=platform, all_tags=all_tags, progress=progress, tell=tell
+        )
+
+    def push(
+        self,
+        name: str,
+        *,
+        all_tags: bool = False,
+        progress: Progress = silent,
+        tell: Callable[[str], object] = str,
+    ) -> tuple[Pushed, ...]:
+        """Bring an image (or every tag of a repository) to its registry, byte for byte as it is here."""
+        from lamina.images.registry_config import full_name, read_registries  # noqa: PLC0415  # httpx, trio
+        from lamina.images.transfer_push import push  # noqa: PLC0415
+
+        known = read_registries(self._registries)
+        reference = full_name(name, known)
+        return push(self.shelves, known, reference, all_tags=all_tags, progress=progress, tell=tell)
 
     # who is there
 

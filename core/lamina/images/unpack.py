@@ -6,14 +6,16 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO
 
 import attrs
 
 from lamina.driver import Ability
-from lamina.errors import AlreadyExists, DigestMismatch, NeedsParent, NotFound
+from lamina.errors import AlreadyExists, BadArchive, DigestMismatch, NeedsParent, NotFound
 from lamina.images.blobs import Blob
 from lamina.images.progress import LayerProgress, Progress, Status, watched
 from lamina.images.work import Work
+from lamina.snapshotter import Applied
 
 LABEL = "lamina.images"  # marks our snapshots, so that `prune` knows which it may judge
 THREADS = 4  # layers at once; inflating and hashing run beside the interpreter, creating files does not
@@ -26,6 +28,16 @@ class Wanted:
     diff_id: str
     chain_id: str
     fetch: Callable[[], Blob]
+    coming: Coming | None = None  # it need not be whole to be unpacked
+
+
+@attrs.frozen
+class Coming:
+    """A blob that can be read while it comes in; the stream's end is reached only by a blob that was checked."""
+
+    size: int
+    open: Callable[[], BinaryIO]
+    abandon: Callable[[], None]  # whoever reads it gets an error
 
 
 def unpack(work: Work, stack: Sequence[Wanted], progress: Progress) -> frozenset[str]:
@@ -44,6 +56,8 @@ def unpack(work: Work, stack: Sequence[Wanted], progress: Progress) -> frozenset
     snapshots = work.shelves.snapshots
     if len(missing) > 1 and snapshots.union and snapshots.can(Ability.REBASE):
         _in_parallel(missing)
+    elif any(job.layer.coming for job in missing):
+        _in_turn(missing)
     else:
         for job in missing:
             job.apply_onto_parent()
@@ -56,9 +70,29 @@ def _in_parallel(jobs: Sequence[_Job]) -> None:
         try:
             for job, applied in running:
                 job.finish(applied)
+        except BaseException:
+            _abandon(jobs)
+            raise
         finally:
             for _, applied in running:
                 applied.cancel()
+
+
+def _in_turn(jobs: Sequence[_Job]) -> None:
+    """In another thread, since this one is where interrupts come in: what reads from the network is told of them."""
+    with ThreadPoolExecutor(1, "unpack") as pool:
+        try:
+            for job in jobs:
+                pool.submit(job.apply_onto_parent).result()
+        except BaseException:
+            _abandon(jobs)
+            raise
+
+
+def _abandon(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.layer.coming is not None:
+            job.layer.coming.abandon()
 
 
 @attrs.frozen
@@ -104,14 +138,30 @@ class _Job:
         self._commit(None)
 
     def _apply(self, key: str, *, alone: bool = False) -> None:
+        size, packed = self._open()
+        event = LayerProgress(self.layer.diff_id, Status.UNPACKING, 0, size)
+        with packed:
+            applied = self._checked(key, watched(packed, event, self.progress), alone=alone)
         blob = self.layer.fetch()
-        event = LayerProgress(self.layer.diff_id, Status.UNPACKING, 0, blob.size)
-        with self.work.shelves.blobs.open(blob.digest) as packed:
-            applied = self.work.shelves.snapshots.apply(key, watched(packed, event, self.progress), alone=alone)
         if applied.diff_id != self.layer.diff_id:
             raise DigestMismatch("a layer", self.layer.diff_id, applied.diff_id)
         if applied.digest != blob.digest:
             raise DigestMismatch(f"blob {blob.digest} on disk", blob.digest, applied.digest)
+
+    def _open(self) -> tuple[int, BinaryIO]:
+        if self.layer.coming is not None:
+            return self.layer.coming.size, self.layer.coming.open()
+        blob = self.layer.fetch()
+        return blob.size, self.work.shelves.blobs.open(blob.digest)
+
+    def _checked(self, key: str, packed: BinaryIO, *, alone: bool) -> Applied:
+        try:
+            return self.work.shelves.snapshots.apply(key, packed, alone=alone)
+        except NeedsParent:
+            raise
+        except BadArchive:
+            self.layer.fetch()  # if it is not the blob that was promised, then that is what went wrong
+            raise
 
     def _commit(self, parent: str | None) -> None:
         snapshots, name = self.work.shelves.snapshots, self.layer.chain_id
