@@ -12,6 +12,8 @@ image = LazyGroup(
     sections={
         "Commands": {
             "ls": f"{_HERE}.images:images",
+            "pull": f"{_HERE}.registries:pull",
+            "push": f"{_HERE}.registries:push",
             "load": f"{_HERE}.bundles:load",
             "save": f"{_HERE}.bundles:save",
             "import": f"{_HERE}.bundles:import_",

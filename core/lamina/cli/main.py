@@ -20,6 +20,10 @@ _HERE = "lamina.cli"
 SECTIONS = {
     "Images": {
         "images": f"{_HERE}.images:images",
+        "pull": f"{_HERE}.registries:pull",
+        "push": f"{_HERE}.registries:push",
+        "login": f"{_HERE}.registries:login",
+        "logout": f"{_HERE}.registries:logout",
         "load": f"{_HERE}.bundles:load",
         "save": f"{_HERE}.bundles:save",
         "import": f"{_HERE}.bundles:import_",

@@ -161,7 +161,7 @@ class Rows:
         return tuple(ImageLayer(*row) for row in self._db.execute(query, (diff_id,)))
 
     def repositories_with(self, blob: str, domain: str, but: str) -> tuple[str, ...]:
-        """Paths of other repositories in this registry that had an image with the blob: we pulled or pushed it there."""
+        """Other repositories of this registry that had an image with the blob when we last pulled or pushed it."""
         query = (
             "SELECT DISTINCT digests.name FROM digests LEFT JOIN layers ON layers.image = digests.image"
             " WHERE (layers.blob = ?1 OR digests.image = ?1) AND digests.name BETWEEN ?2 || '/' AND ?2 || '0'"

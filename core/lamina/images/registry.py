@@ -32,7 +32,7 @@ from lamina.images.registry_http import (
     same_origin,
 )
 
-ACCEPTED: Final = ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST))
+ACCEPTED: Final = f"{OCI_MANIFEST}, {OCI_INDEX}, {DOCKER_MANIFEST}, {DOCKER_LIST}"
 MOST_PAGES: Final = 1000  # of a list of tags
 _LONGEST_ERROR: Final = 64 << 10
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
@@ -76,9 +76,7 @@ class Registry:
     async def put_manifest(self, path: str, which: str, document: Document) -> None:
         """The registry has the document under this tag or digest; the blobs that it names have to be there."""
         url = await self.url(path, "manifests", which)
-        request = Request(
-            "PUT", url, {"content-type": document.media_type}, document.raw, frozenset({200, 201, 202})
-        )
+        request = Request("PUT", url, {"content-type": document.media_type}, document.raw, frozenset({200, 201, 202}))
         headers, _ = await self.ask(request, scope(path, "pull,push"), _LONGEST_ERROR)
         kept = headers.get("docker-content-digest", document.digest)
         if kept.startswith("sha256:") and kept != document.digest:

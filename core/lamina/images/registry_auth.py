@@ -243,4 +243,3 @@ def _life(document: dict[str, Any]) -> float:
 def _basic(credentials: Credentials) -> str:
     both = f"{credentials.username}:{credentials.password}".encode()
     return f"Basic {base64.b64encode(both).decode('ascii')}"
-

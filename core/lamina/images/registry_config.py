@@ -53,7 +53,7 @@ def read_registries(table: Mapping[str, Any]) -> Registries:
     found: Registries = options_of(Registries, rest, where)
     hosts = table.get("hosts", {})
     if not isinstance(hosts, dict):
-        raise ConfigError(f"{where} hosts: is not a table; say [registries.hosts.\"HOST\"]")
+        raise ConfigError(f'{where} hosts: is not a table; say [registries.hosts."HOST"]')
     found = attrs.evolve(found, hosts={name: _read_host(name, each) for name, each in hosts.items()})
     _check(found, where)
     return found

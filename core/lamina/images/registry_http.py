@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import email.utils
 import itertools
 import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 import attrs
 import httpx
@@ -69,7 +69,7 @@ class Clients:
         self._clients: dict[tuple[str, bytes], httpx.AsyncClient] = {}
         _keep_queries_out_of_logs()
 
-    async def __aenter__(self) -> Clients:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -176,7 +176,7 @@ async def read(response: httpx.Response, patience: Patience, limit: int) -> byte
     """The whole body, if it is not longer than `limit`."""
     pieces: list[bytes] = []
 
-    async def keep(piece: bytes) -> None:  # noqa: RUF029  # as `pour` wants it
+    async def keep(piece: bytes) -> None:  # as `pour` wants it
         pieces.append(piece)
 
     await pour(response, patience, keep, limit)
@@ -228,7 +228,9 @@ def _translated(url: httpx.URL, error: httpx.TransportError) -> Exception:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             advice = f'[registries.hosts."{url.netloc.decode()}"] in the config file can name a `ca`'
-            return RegistryError(f"{url.netloc.decode()}: its certificate is not trusted ({cause.verify_message}); {advice}")
+            return RegistryError(
+                f"{url.netloc.decode()}: its certificate is not trusted ({cause.verify_message}); {advice}"
+            )
         if isinstance(cause, ssl.SSLError):
             return NotTls(f"{url.netloc.decode()}: TLS failed: {cause.reason or cause}")
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
@@ -267,8 +269,8 @@ def _retry_after(text: str | None) -> float | None:
     except (TypeError, ValueError):
         return None
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return max(0.0, (moment - datetime.datetime.now(datetime.UTC)).total_seconds())
+        moment = moment.replace(tzinfo=dt.UTC)
+    return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
 
 
 def _tls(host: Host) -> ssl.SSLContext:

@@ -78,7 +78,9 @@ def settle(
     Without a manifest (a docker archive has none) one is written.
     """
     stack = zip(layers, config.chain_ids, strict=True)
-    unpacked = unpack(work, [Wanted(layer.diff_id, chain, layer.fetch, layer.coming()) for layer, chain in stack], progress)
+    unpacked = unpack(
+        work, [Wanted(layer.diff_id, chain, layer.fetch, layer.coming()) for layer, chain in stack], progress
+    )
     for layer in layers:
         if layer.diff_id not in unpacked:
             layer.fetch()

@@ -106,7 +106,7 @@ class Images:
 
     # registries
 
-    def pull(  # noqa: PLR0913  # as many as the command has flags
+    def pull(  # as many as the command has flags
         self,
         name: str,
         *,
@@ -124,9 +124,7 @@ class Images:
 
         known = read_registries(self._registries)
         reference = full_name(name, known)
-        return pull(
-            self.shelves, known, reference, platform=platform, all_tags=all_tags, progress=progress, tell=tell
-        )
+        return pull(self.shelves, known, reference, platform=platform, all_tags=all_tags, progress=progress, tell=tell)
 
     def push(
         self,

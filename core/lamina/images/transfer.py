@@ -226,9 +226,7 @@ class Downloads:
         if inherited and partial.digest != incoming.descriptor.digest:
             await trio.to_thread.run_sync(partial.restart)
             await self._copy(incoming, partial, shown=False)
-        blob = await trio.to_thread.run_sync(
-            self._work.shelves.blobs.keep, partial, incoming.descriptor.digest
-        )
+        blob = await trio.to_thread.run_sync(self._work.shelves.blobs.keep, partial, incoming.descriptor.digest)
         incoming.finish(blob)
 
     async def _copy(self, incoming: Incoming, partial: Partial, *, shown: bool) -> None:
@@ -328,4 +326,3 @@ def _foreign_url(clients: Clients, text: str) -> httpx.URL:
     if url.scheme == "http" and not clients.may_be_plain(url):
         raise RegistryError(f"a layer at {url.host} would come over plain HTTP, which nobody allowed")
     return url
-

@@ -60,9 +60,7 @@ def pull(  # noqa: PLR0913  # as many as the command has flags
     with opened_line(registries) as line:
         origins = _origins(line, registries, reference)
         wanted = _all_tags(line, origins, reference) if all_tags else (reference.tagged(),)
-        return tuple(
-            _Pull(shelves, line, origins, each, platform, progress, tell).run() for each in wanted
-        )
+        return tuple(_Pull(shelves, line, origins, each, platform, progress, tell).run() for each in wanted)
 
 
 def _origins(line: Line, registries: Registries, reference: Reference) -> tuple[Origin, ...]:
@@ -168,7 +166,9 @@ class _Pull:
             raise BadArchive(manifest.digest, told)
         return config
 
-    def _from_any(self, origins: Sequence[Origin], verb: Callable[[Origin], Callable[..., object]], what: object) -> Any:
+    def _from_any(
+        self, origins: Sequence[Origin], verb: Callable[[Origin], Callable[..., object]], what: object
+    ) -> Any:
         last: RegistryError | NotFound | None = None
         for origin in origins:
             try:
@@ -232,9 +232,7 @@ class FromRegistry(Arrival):
 class _Translated:
     """Progress of a pull, in docker's words: layers go by the digests of their blobs."""
 
-    def __init__(
-        self, config: ImageConfig, manifest: Manifest, progress: Progress, has: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, config: ImageConfig, manifest: Manifest, progress: Progress, has: Callable[[str], bool]) -> None:
         pairs = zip(config.diff_ids, manifest.layers, strict=True)
         self._digests: Mapping[str, str] = {diff_id: layer.digest for diff_id, layer in pairs}
         self._here = {layer.digest for layer in manifest.layers if has(layer.digest)}
@@ -257,4 +255,3 @@ class _Translated:
         for digest in self._digests.values():
             if digest not in self._ended:
                 self(LayerProgress(digest, Status.PULLED))
-

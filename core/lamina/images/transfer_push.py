@@ -136,7 +136,7 @@ class _Push:
     def _told(self, diff_id: str | None, size: int) -> Callable[[int], None]:
         return lambda sent: self._say(diff_id, Status.PUSHING, current=sent, total=size)
 
-    def _say(  # noqa: PLR0913, PLR0917
+    def _say(
         self,
         diff_id: str | None,
         status: Status,
