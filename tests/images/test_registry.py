@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
+import httpx
 import pytest
 from desk import PROGRAM, Desk
 from registries import PASSWORD, USER, RunningRegistry, certificate, htpasswd, registry, token_server, tool
+
+from lamina.images.manifest import OCI_INDEX, OCI_MANIFEST, digest_of
 
 pytestmark = pytest.mark.needs_root
 HOUSE = Path(__file__).parents[2]
@@ -173,10 +176,6 @@ def test_the_platform_that_was_asked_for_is_taken(desk: Desk, plain: RunningRegi
 
 
 def put_index(host: str, manifest: bytes, architectures: list[str]) -> None:
-    import httpx
-
-    from lamina.images.manifest import OCI_INDEX, OCI_MANIFEST, digest_of
-
     entry = {"mediaType": OCI_MANIFEST, "digest": digest_of(manifest), "size": len(manifest)}
     platforms = [{"platform": {"os": "linux", "architecture": each}} for each in architectures]
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry | each for each in platforms]}

@@ -1,4 +1,4 @@
-"""Registries for tests: Debian's docker-registry in every mode, a token server, and a server that does what it is told."""
+"""Registries for tests: docker-registry in every mode, a token server, and a server that does what it is told."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def registry(place: Path, **more: Any) -> Iterator[RunningRegistry]:
 def htpasswd(place: Path) -> dict[str, Any]:
     """Basic authentication for one user."""
     place.mkdir(parents=True, exist_ok=True)
-    made = subprocess.run(
-        [tool("htpasswd"), "-Bbn", USER, PASSWORD], capture_output=True, text=True, check=True
-    ).stdout
+    made = subprocess.run([tool("htpasswd"), "-Bbn", USER, PASSWORD], capture_output=True, text=True, check=True).stdout
     (place / "users").write_text(made)
     return {"htpasswd": {"realm": "test", "path": str(place / "users")}}
 
@@ -94,8 +92,18 @@ def certificate(place: Path) -> tuple[Path, Path]:
     """A certificate that vouches for itself, for this machine, and its key."""
     place.mkdir(parents=True, exist_ok=True)
     cert, key = place / "tls.crt", place / "tls.key"
-    argv = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=lamina tests"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert]
+    argv: list[str | Path] = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=lamina tests",
+    ]
+    names: list[str | Path] = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert]
     subprocess.run([tool("openssl"), *argv, *names], capture_output=True, check=True)
     return cert, key
 
@@ -151,7 +159,7 @@ def _sign(cert: Path, key: Path, access: list[dict[str, Any]]) -> str:
     header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der.stdout).decode()]}
     claims = {"iss": "tests", "sub": "", "aud": "tests", "exp": now + 300, "nbf": now - 5, "iat": now, "jti": str(now)}
     text = f"{_packed(json.dumps(header).encode())}.{_packed(json.dumps({**claims, 'access': access}).encode())}"
-    argv = [tool("openssl"), "dgst", "-sha256", "-sign", key]
+    argv: list[str | Path] = [tool("openssl"), "dgst", "-sha256", "-sign", key]
     signed = subprocess.run(argv, input=text.encode(), capture_output=True, check=True).stdout
     return f"{text}.{_packed(signed)}"
 

@@ -16,8 +16,9 @@ import attrs
 import httpx
 import trio
 
-from lamina.errors import BadArchive, ConfigError, RegistryError, Unavailable
+from lamina.errors import BadArchive, RegistryError, Unavailable
 from lamina.images.registry_config import Host, Registries, is_loopback
+from lamina.images.registry_tls import tls_of
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ class Clients:
         if key not in self._clients:
             host = self.host_of(url)
             self._clients[key] = httpx.AsyncClient(
-                verify=_tls(host) if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+                verify=tls_of(host) if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 timeout=self.patience.stall,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
                 headers={"user-agent": _NAME, "accept-encoding": "identity"},
@@ -161,15 +162,30 @@ async def pour(
 ) -> None:
     """Give every piece of the body to `take`; BadArchive beyond `limit` bytes, Again if the body breaks off."""
     total = since = 0
-    with _failures_of(response.url), trio.fail_after(patience.stall) as scope:
-        async for piece in response.aiter_raw():
-            total += len(piece)
-            since += len(piece)
-            if total > limit:
-                raise BadArchive(place_of(response.url), f"the answer is longer than {limit} bytes")
-            await take(piece)
-            if since >= LEAST:
-                since, scope.deadline = 0, trio.current_time() + patience.stall
+    async with _wound_up(response) as pieces:
+        with _failures_of(response.url), trio.fail_after(patience.stall) as scope:
+            async for piece in pieces:
+                total += len(piece)
+                since += len(piece)
+                if total > limit:
+                    raise BadArchive(place_of(response.url), f"the answer is longer than {limit} bytes")
+                await take(piece)
+                if since >= LEAST:
+                    since, scope.deadline = 0, trio.current_time() + patience.stall
+
+
+@contextlib.asynccontextmanager
+async def _wound_up(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The pieces of the body. If nobody wants the rest, httpx's nested generators are ended here, not by a collector."""
+    pieces = response.aiter_raw()
+    try:
+        yield pieces
+    except BaseException:
+        with trio.move_on_after(1, shield=True), contextlib.suppress(httpx.TransportError, httpx.StreamError):
+            await response.aclose()
+            async for _ in pieces:  # what is left in a buffer, and then the error that the connection is closed
+                pass
+        raise
 
 
 async def read(response: httpx.Response, patience: Patience, limit: int) -> bytes:
@@ -271,25 +287,6 @@ def _retry_after(text: str | None) -> float | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=dt.UTC)
     return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
-
-
-def _tls(host: Host) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    try:
-        if host.ca is not None:
-            context.load_verify_locations(host.ca)
-        if host.cert is not None:
-            context.load_cert_chain(host.cert, host.key, password=_no_password)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"{host.cert or host.ca}: cannot be used for TLS: {error}") from error
-    if host.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _no_password() -> str:
-    raise ConfigError("a client key with a passphrase cannot be used: nobody could type it")
 
 
 def _without_query(record: logging.LogRecord) -> bool:

@@ -21,7 +21,8 @@ from lamina.images.reference import HUB, Reference
 from lamina.images.registry import Document
 from lamina.images.registry_config import Registries
 from lamina.images.settle import Arrival, record, settle
-from lamina.images.transfer import Downloads, Following, Line, Origin, opened_line
+from lamina.images.transfer import Downloads, Line, Origin, opened_line
+from lamina.images.transfer_incoming import Following
 from lamina.images.unpack import Coming
 from lamina.images.work import Shelves, Work, at_work
 
@@ -77,7 +78,7 @@ def _all_tags(line: Line, origins: Sequence[Origin], reference: Reference) -> tu
     tags = line.portal.call(last.registry.tags, last.path)
     if not tags:
         raise NotFound(f"{reference.familiar_repository}: the repository has no tags")
-    return tuple(reference.with_tag(tag) for tag in tags)
+    return tuple(reference.with_tag(tag) for tag in sorted(tags))
 
 
 @attrs.frozen
