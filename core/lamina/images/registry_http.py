@@ -176,7 +176,7 @@ async def pour(
 
 @contextlib.asynccontextmanager
 async def _wound_up(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The pieces of the body. If nobody wants the rest, httpx's nested generators are ended here, not by a collector."""
+    """The pieces of the body; if nobody wants the rest, httpx's generators are ended here, not by a collector."""
     pieces = response.aiter_raw()
     try:
         yield pieces
