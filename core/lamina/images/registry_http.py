@@ -26,7 +26,6 @@ MOST_REDIRECTS: Final = 8
 LEAST: Final = 16 << 10  # bytes that have to come within the patience, so that a drip is no progress
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
-_NAME: Final = "lamina"
 
 
 @attrs.frozen
@@ -102,7 +101,7 @@ class Clients:
                 verify=tls_of(host) if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
                 timeout=self.patience.stall,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-                headers={"user-agent": _NAME, "accept-encoding": "identity"},
+                headers={"user-agent": "lamina", "accept-encoding": "identity"},
                 trust_env=not is_loopback(url.host),  # a proxy is of no use for this machine
             )
         return self._clients[key]
