@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import signal
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -366,3 +367,42 @@ def test_nothing_secret_is_logged_or_stands_in_an_error(
         assert token not in text
         assert SECRET not in text
     assert "***" in str(raised.value)
+
+
+# what is not a registry's
+
+
+def test_a_layer_that_registries_must_not_have_comes_from_where_its_publisher_says(images: Images) -> None:
+    with serving(lambda _: Reply(200, LAYER)) as publisher:
+        kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+        liar = Liar(manifest=manifest(mediaType=kind, urls=[f"http://{publisher}/layer"]))
+        liar.special[LAYER_PATH] = always(Reply(404))
+        with serving(liar) as host:
+            image = pull(images, host)
+
+    assert image.layers[0].blob == digest_of(LAYER)
+
+
+def test_somebody_who_interrupts_does_not_wait_for_a_registry_that_hangs(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient = Patience(stall=100)
+    monkeypatch.setattr(transfer_pull, "opened_line", lambda registries: opened_line(registries, patient))
+    stop, reached = threading.Event(), threading.Event()
+
+    def hang(_: Asked) -> Reply:
+        reached.set()
+        stop.wait(60)
+        return Reply()
+
+    def interrupt() -> None:
+        reached.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with serving(Liar({LAYER_PATH: hang})) as host:
+        with pytest.raises(KeyboardInterrupt):
+            pull(images, host)
+        assert not stop.is_set()
+        stop.set()
+    assert_untouched(images)

@@ -125,9 +125,9 @@ async def followed(clients: Clients, request: Request, authorization: str | None
     raise RegistryError(f"{place_of(request.url)}: redirects more than {MOST_REDIRECTS} times")
 
 
-def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+def same_origin(one: httpx.URL, two: httpx.URL) -> bool:
     """Whether a secret for the one may go to the other."""
-    return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
+    return (one.scheme, one.host, one.port) == (two.scheme, two.host, two.port)
 
 
 async def patiently(patience: Patience, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
@@ -283,9 +283,8 @@ def _retry_after(text: str | None) -> float | None:
         moment = email.utils.parsedate_to_datetime(text)
     except (TypeError, ValueError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return max(0.0, (moment - dt.datetime.now(dt.UTC)).total_seconds())
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return max(0.0, (aware - dt.datetime.now(dt.UTC)).total_seconds())
 
 
 def _without_query(record: logging.LogRecord) -> bool:
