@@ -20,7 +20,7 @@ demo: $(VENV)/.lamina
 
 ## make test    everything that must be true; ARGS="…" go to pytest
 test: $(VENV)/.tools
-	@.ci/need btrfs-progs busybox-static containerd docker-registry runc skopeo systemd umoci
+	@.ci/need btrfs-progs busybox-static containerd docker-registry runc skopeo systemd umoci zfs-fuse
 	@$(AS_ROOT) $(PYTEST) $(ARGS); status=$$?; \
 	if [ -n "$(STATUS)" ]; then echo $$status > "$(STATUS)"; else exit $$status; fi
 

@@ -42,6 +42,7 @@ class Ability(enum.Enum):
     LOWER_HARD_LINKS = "keep hard links to a file of a lower layer together when one of them is written"
     LIVE_READERS = "let a file opened or mapped for reading before its first write see later writes"
     NANOSECOND_TIMES = "keep times to the nanosecond"
+    LATE_TIMES = "keep times after January 2038"
     LARGE_XATTRS = "keep extended attributes of more than 128 bytes"
     ACLS = "keep POSIX access control lists"
     RENAME_FLAGS = "rename with EXCHANGE and NOREPLACE"

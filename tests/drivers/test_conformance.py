@@ -5,15 +5,37 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from loops import btrfs_on_a_loop
+from zfsdaemon import zfs_house
 
-# drivers that need a disk of their own kind to have their stores on
-DISKS = {"btrfs": btrfs_on_a_loop}
 DRIVERS = sorted(path.parent.name for path in Path(__file__).parents[2].glob("drivers/*/README.md"))
+Argv = list[str]
+
+
+@contextmanager
+def _anywhere(argv: Argv, _place: Path) -> Iterator[Argv]:
+    yield argv
+
+
+@contextmanager
+def _on_btrfs(argv: Argv, place: Path) -> Iterator[Argv]:
+    with btrfs_on_a_loop(place, megabytes=4096) as root:
+        yield [*argv, "--driver-root", str(root)]
+
+
+@contextmanager
+def _beside_zfs(argv: Argv, place: Path) -> Iterator[Argv]:
+    with zfs_house(place) as house:
+        yield house.inside([*argv, "--driver-option", f"dataset={house.pool}/layers"])
+
+
+# what a driver needs to be there, and the words that run the suite in it
+SETTINGS: dict[str, Callable[[Argv, Path], AbstractContextManager[Argv]]] = {"btrfs": _on_btrfs, "zfs": _beside_zfs}
 
 
 @pytest.mark.timeout(1200)
@@ -22,16 +44,11 @@ def test_the_driver_conforms(driver: str, tmp_path: Path, capfd: pytest.CaptureF
     report = Path(os.environ.get("LAMINA_REPORTS", tmp_path)) / f"conformance-{driver}.xml"
     argv = [sys.executable, "-m", "lamina.cli.main", "conformance", driver, "--must-run", "--junitxml", str(report)]
 
-    with _stores(driver, tmp_path) as root:
-        argv += ["--driver-root", str(root)]
-        told = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    with SETTINGS.get(driver, _anywhere)(argv, tmp_path) as words:
+        told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     with capfd.disabled():
         _, found, summary = told.stdout.partition(f"conformance of the driver {driver!r}")
         print(f"\n{found}{summary}" if found else told.stdout)  # noqa: T201  # the table is the point of it
     assert told.returncode == 0, told.stdout + told.stderr
     assert report.exists()
-
-
-def _stores(driver: str, place: Path) -> AbstractContextManager[Path]:
-    return DISKS[driver](place, megabytes=4096) if driver in DISKS else nullcontext(place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +14,7 @@ import pytest
 
 from lamina.conformance.harness import Room, assert_ids_agree, edit, grow, mounted, seen, write
 from lamina.conformance.marks import needs_root
-from lamina.conformance.smalldisk import btrfs, ext4, fill, tmpfs
+from lamina.conformance.smalldisk import ext4, fill, tmpfs
 from lamina.conformance.witness import Manifest, assert_same
 from lamina.errors import DriverFailed, NoSpace
 from lamina.snapshotter import Snapshotter
@@ -27,7 +26,6 @@ pytestmark = needs_root
 DISKS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
     "tmpfs": lambda place, _: tmpfs(place, MEGABYTES),
     "ext4": lambda place, image: ext4(place, image, MEGABYTES * 2),
-    "btrfs": lambda place, image: btrfs(place, image, MEGABYTES * 2),
 }
 
 
@@ -35,8 +33,6 @@ DISKS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
 def small(request: pytest.FixtureRequest, room: Room) -> Iterator[Room]:
     """A room on a disk of its own, which can be filled."""
     place = room.place("disk")
-    if request.param == "btrfs" and not shutil.which("mkfs.btrfs"):
-        pytest.skip("there is no mkfs.btrfs")
     with DISKS[request.param](place, room.path / "image"):
         inner = attrs.evolve(room, path=place)
         health = inner.driver().health()
