@@ -28,7 +28,7 @@ class ZfsHouse:
 
     def inside(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The words that run a program where the daemon's mounts are to be seen."""
-        return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", *map(os.fspath, argv)]
+        return ["nsenter", f"--mount=/proc/{self.pid}/ns/mnt", *(os.fspath(word) for word in argv)]
 
     def run(self, *argv: str | os.PathLike[str]) -> str:
         """Run a program there; what it told."""

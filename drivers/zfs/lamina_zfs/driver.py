@@ -169,9 +169,10 @@ class ZfsDriver(Driver, NativeUsage):
         unmount(tree, lazy=True)  # of a server that died
         tree.mkdir(parents=True, exist_ok=True)
         dataset = self._dataset(layer_id)
-        zfs("set", f"mountpoint={tree.absolute()}", dataset)  # mounts it at once with zfs-fuse
+        # either may still be busy with the mount before
+        patiently("set", f"mountpoint={tree.absolute()}", dataset)
         if not is_mounted(tree):
-            zfs("mount", dataset)
+            patiently("mount", dataset)
         if not is_mounted(tree):
             raise OSError(f"{dataset} is not to be seen at {tree}: zfs mounts in another mount namespace")
 
