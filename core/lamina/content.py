@@ -44,7 +44,9 @@ def compare(store: Store, layer: Layer, old: int | None, new: int) -> Iterator[C
     if isinstance(store.driver, StoresChanges):
         return diff.compare_changes(old, store.ask(store.driver.changes, layer))
     if isinstance(store.driver, NativeDiff) and old is not None:
-        return diff.compare_paths(old, new, store.ask(store.driver.diff, layer))
+        candidates = store.ask(store.driver.diff, layer)
+        if candidates is not None:
+            return diff.compare_paths(old, new, candidates)
     return diff.compare(old, new)
 
 

@@ -42,12 +42,21 @@ class Ability(enum.Enum):
     LOWER_HARD_LINKS = "keep hard links to a file of a lower layer together when one of them is written"
     LIVE_READERS = "let a file opened or mapped for reading before its first write see later writes"
     NANOSECOND_TIMES = "keep times to the nanosecond"
+    LATE_TIMES = "keep times after January 2038"
     LARGE_XATTRS = "keep extended attributes of more than 128 bytes"
     ACLS = "keep POSIX access control lists"
     RENAME_FLAGS = "rename with EXCHANGE and NOREPLACE"
     FALLOCATE = "preallocate and punch holes"
     SPARSE_FILES = "keep holes in files"
     TMPFILE = "open unnamed files with O_TMPFILE"
+
+
+class Limit(enum.Enum):
+    """What becomes of a limit in bytes for writable layers (the option `size`) on this host."""
+
+    ENFORCED = "whoever wants to write more is stopped by the kernel: ENOSPC or EDQUOT"
+    ACCOUNTED = "more can be written; usage tells how much it is"
+    REFUSED = "it is not taken: an error says so before anything is written"
 
 
 @attrs.frozen
@@ -92,6 +101,18 @@ class Driver(ABC):
     def health(self) -> Health:
         """Look whether this driver would work here, without leaving a trace. Never raises for a poor host."""
         return Health()
+
+    def lacking(self) -> frozenset[Ability]:
+        """What this driver cannot here: `cannot`, and what was probed. Asked after `health`; leaves no trace."""
+        return self.cannot
+
+    def limit(self) -> Limit:
+        """What becomes of the option `size` here, whether it is set or not. Leaves no trace, and never raises.
+
+        A driver without such an option refuses it: core does not know the key. One with the option, on a host where it
+        cannot be honoured, names a problem in `health` and raises in `prepare`. What counts is said in its README.
+        """
+        return Limit.REFUSED
 
     def start(self) -> None:
         """Get ready: `home` exists, is a directory, and is ours. Called once, before any other verb of a layer."""
@@ -150,10 +171,11 @@ class NativeDiff(ABC):
     """For drivers whose backend knows what changed, without walking both trees."""
 
     @abstractmethod
-    def diff(self, layer: Layer) -> Iterator[Change]:
+    def diff(self, layer: Layer) -> Iterator[Change] | None:
         """The paths that may differ from the parent, each once, in any order; core compares the two and sorts them.
 
-        Too many is slow, too few is wrong. A path that is gone is listed once, without what was inside.
+        Too many is slow, too few is wrong. A path that is gone is listed once, without what was inside. None where the
+        backend cannot tell (an older version, or it tells only root): core walks both trees.
         """
 
 

@@ -42,7 +42,8 @@ class Layer:
 class Usage:
     """What a layer itself occupies, without its parents.
 
-    `size` in bytes as allocated on disk (holes are free, a hard-linked file counts once); `inodes` counts them.
+    `size` in bytes as allocated on disk (holes are free, a hard-linked file counts once); `inodes` counts them, or is 0
+    where the backend counts bytes alone.
     """
 
     size: int = 0

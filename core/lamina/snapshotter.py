@@ -131,8 +131,8 @@ class Snapshotter:
         return isinstance(self._store.driver, StoresChanges)
 
     def can(self, ability: Ability) -> bool:
-        """Whether the driver does not name this ability as lacking."""
-        return ability not in self._store.driver.cannot
+        """Whether the driver does not name this ability as lacking here."""
+        return ability not in self._store.driver.lacking()
 
     def health(self) -> Health:
         """Whether the driver can be used on this machine."""

@@ -5,10 +5,39 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from lanes import LANES, Outcome, outcome_of, record
+from loops import btrfs_on_a_loop
+from zfsdaemon import zfs_house
+
+Argv = list[str]
+
+
+@contextmanager
+def _anywhere(argv: Argv, _place: Path) -> Iterator[Argv]:
+    yield argv
+
+
+@contextmanager
+def _on_btrfs(argv: Argv, place: Path) -> Iterator[Argv]:
+    with btrfs_on_a_loop(place, megabytes=4096) as root:
+        yield [*argv, "--driver-root", str(root)]
+
+
+@contextmanager
+def _beside_zfs(argv: Argv, place: Path) -> Iterator[Argv]:
+    # every step is a run of zfs, tens of milliseconds: these three would take longer than all other drivers together
+    brief = ["-k", "not killed_at_every_step and not deep_stack and not several_processes"]
+    with zfs_house(place) as house:
+        yield house.inside([*argv, "--driver-option", f"dataset={house.pool}/layers", *brief])
+
+
+# what a driver needs to be there, and the words that run the suite in it
+SETTINGS: dict[str, Callable[[Argv, Path], AbstractContextManager[Argv]]] = {"btrfs": _on_btrfs, "zfs": _beside_zfs}
 
 
 @pytest.mark.timeout(1200)
@@ -20,7 +49,8 @@ def test_the_driver_conforms(
     report = Path(os.environ.get("LAMINA_REPORTS", tmp_path)) / f"conformance-{driver}.xml"
     argv = [sys.executable, "-m", "lamina.cli.main", "conformance", driver, "--must-run", "--junitxml", str(report)]
 
-    told = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+    with SETTINGS.get(driver, _anywhere)(argv, tmp_path) as words:
+        told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     with capfd.disabled():
         _, found, summary = told.stdout.partition(f"conformance of the driver {driver!r}")

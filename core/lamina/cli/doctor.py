@@ -73,4 +73,4 @@ def _health(subject: str, health: Health) -> dict[str, Any]:
 
 
 def _lacking(probe: Probe) -> list[Any]:
-    return sorted(probe.driver.cannot, key=lambda ability: ability.name) if probe.driver else []
+    return sorted(probe.lacking, key=lambda ability: ability.name)

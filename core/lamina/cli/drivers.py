@@ -11,7 +11,7 @@ from lamina.cli import complete
 from lamina.cli.options import as_json, quiet
 from lamina.cli.output import Column, show_json, show_table
 from lamina.cli.session import Session, pass_session
-from lamina.driver import Driver, Health
+from lamina.driver import Ability, Driver, Health
 
 if TYPE_CHECKING:
     from lamina.config import Config
@@ -24,6 +24,7 @@ class Probe:
     name: str
     health: Health
     driver: type[Driver] | None = None  # None if the plugin cannot be loaded or its options are wrong
+    lacking: frozenset[Ability] = frozenset()  # what it cannot, on this machine
     used: bool = False  # by this config and store
     offered_by: str = ""  # the distribution, with its version
 
@@ -93,7 +94,7 @@ def document(probe: Probe) -> dict[str, Any]:
 
 def cannot(probe: Probe) -> list[str]:
     """The abilities that the driver names as lacking."""
-    return sorted(ability.name for ability in probe.driver.cannot) if probe.driver else []
+    return sorted(ability.name for ability in probe.lacking)
 
 
 def _probe(config: Config, name: str) -> Probe:
@@ -101,7 +102,7 @@ def _probe(config: Config, name: str) -> Probe:
 
     try:
         driver = make_driver(config, name)
-        return Probe(name, driver.health(), type(driver))
+        return Probe(name, driver.health(), type(driver), driver.lacking())
     except Exception as error:  # noqa: BLE001  # a third party's code; it must not hide the others
         return Probe(name, Health((str(error) or type(error).__name__,)))
 

@@ -65,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_base_key] = Path(tempfile.mkdtemp(prefix="lamina-suite-", dir=config.getoption("driver_root")))
     config.stash[_base_key].chmod(0o711)
     config.stash[_health_key] = _driver_of(config, config.stash[_base_key]).health()
+    if config.stash[_health_key].ok:
+        config.stash[_driver_key] = _as_found_here(config)
     _set_up_hypothesis(config.getoption("examples"))
     summary.begin(config, config.stash[_driver_key], config.stash[_health_key])
 
@@ -105,6 +107,13 @@ def _option_table(config: pytest.Config) -> dict[str, Any]:
 def _driver_of(config: pytest.Config, base: Path) -> Driver:
     driver = config.stash[_driver_key]
     return driver(base / driver.name / "layers", config.stash[_options_key])
+
+
+def _as_found_here(config: pytest.Config) -> type[Driver]:
+    """The driver, with what it lacks on this host beside what it lacks on any."""
+    driver = config.stash[_driver_key]
+    lacking = _driver_of(config, config.stash[_base_key]).lacking()
+    return driver if lacking == driver.cannot else type(driver.__name__, (driver,), {"cannot": lacking})
 
 
 def _set_up_hypothesis(examples: int) -> None:

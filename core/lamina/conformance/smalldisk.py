@@ -32,6 +32,16 @@ def ext4(place: Path, image: Path, megabytes: int) -> Iterator[Path]:
 
 
 @contextmanager
+def btrfs(place: Path, image: Path, megabytes: int) -> Iterator[Path]:
+    """A btrfs in the file `image`; data and metadata share their space, as they must on a disk so small."""
+    with image.open("wb") as file:
+        file.truncate(megabytes << 20)
+    subprocess.run(["mkfs.btrfs", "-q", "--mixed", "-m", "single", "-d", "single", image], check=True)
+    with mounted_image(place, image):
+        yield place
+
+
+@contextmanager
 def mounted_image(place: Path, image: Path) -> Iterator[Path]:
     """An image that has a file system, through a loop device that goes with the mount."""
     # no delayed allocation: a full disk says so to the one who writes

@@ -61,8 +61,14 @@ def owners(root: Path) -> None:
 
 
 def times(root: Path) -> None:
-    """Times before 1970, after 2038, and in between, in whole seconds."""
-    for seconds in (-86_400 * 365, -1, 0, 1, 1_000_000_000, 2**31 - 1, 2**31, 2**32 + 5):
+    """Times before 1970 and until 2038, in whole seconds."""
+    for seconds in (-86_400 * 365, -1, 0, 1, 1_000_000_000, 2**31 - 1):
+        _dated(root, str(seconds), seconds * 10**9)
+
+
+def late_times(root: Path) -> None:
+    """Times after 2038, in whole seconds."""
+    for seconds in (2**31, 2**32 + 5):
         _dated(root, str(seconds), seconds * 10**9)
 
 
@@ -229,6 +235,7 @@ SPECIMENS = [
     _specimen(modes),
     _specimen(owners, needs_root),
     _specimen(times),
+    _specimen(late_times, needs(Ability.LATE_TIMES)),
     _specimen(nanoseconds, needs(Ability.NANOSECOND_TIMES)),
     _specimen(user_xattrs),
     _specimen(trusted_xattrs, needs_root),

@@ -34,6 +34,18 @@ def _nanoseconds(root: Path) -> bool:
     return (root / "file").stat().st_mtime_ns == 1_234_567_891
 
 
+def _late_times(root: Path) -> bool:
+    try:
+        os.utime(root / "file", (2**31, 2**31))
+    except OverflowError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EOVERFLOW:
+            return False
+        raise
+    return (root / "file").stat().st_mtime == 2**31
+
+
 def _large_xattrs(root: Path) -> bool:
     value = os.urandom(1500)
     os.setxattr(root / "file", "user.large", value)
@@ -111,6 +123,7 @@ PROBES: dict[Ability, Callable[[Path], bool]] = {
     Ability.LOWER_HARD_LINKS: _lower_hard_links,
     Ability.LIVE_READERS: _live_readers,
     Ability.NANOSECOND_TIMES: _nanoseconds,
+    Ability.LATE_TIMES: _late_times,
     Ability.LARGE_XATTRS: _large_xattrs,
     Ability.ACLS: _acls,
     Ability.RENAME_FLAGS: _rename_flags,

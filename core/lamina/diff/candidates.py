@@ -17,6 +17,7 @@ def look_at(old: int, new: int, paths: Iterable[bytes]) -> Iterator[Found]:
     """What a walk would have found at these paths, and below those that only one of the trees has as a directory."""
     judge = Judge()
     done = b"/"  # everything below this path is known
+    seen: bytes | None = None
     for path in sorted(set(paths), key=_components):
         if path.startswith(done):
             continue
@@ -25,7 +26,9 @@ def look_at(old: int, new: int, paths: Iterable[bytes]) -> Iterator[Found]:
                 yield Found(b"", ChangeKind.MODIFIED)
             continue
         anchor = _anchor(old, new, path)
-        yield from _look_at_one(old, new, anchor, judge)
+        if anchor != seen:  # else it was a path of its own, and all below it is known as well
+            yield from _look_at_one(old, new, anchor, judge)
+        seen = anchor
         if anchor != path:
             done = anchor + b"/"
 

@@ -1,0 +1,74 @@
+"""The few words of zfs(8) that OpenZFS and zfs-fuse have in common, one dataset or snapshot a call."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from lamina.errors import ProgramFailed
+from lamina.programs import run
+
+_PATIENCE: Final = 10.0  # seconds for a dataset to become idle: the kernel still closes what was open in it
+_PAUSE: Final = 0.05
+
+
+def zfs(*words: str) -> str:
+    """Run it; ProgramFailed with its words, NotFound if it is not installed."""
+    return run("zfs", *words)
+
+
+def exists(name: str) -> bool:
+    """Whether there is such a dataset or snapshot."""
+    try:
+        zfs("list", "-H", "-t", "all", "-o", "name", name)
+    except ProgramFailed as error:
+        if "does not exist" in error.stderr:
+            return False
+        raise
+    return True
+
+
+def value(name: str, prop: str) -> str:
+    """A property, numbers in full; "-" where it is not set."""
+    return zfs("get", "-Hp", "-o", "value", prop, name).strip()
+
+
+def children(dataset: str) -> list[str]:
+    """The names directly below a dataset."""
+    told = zfs("list", "-H", "-r", "-d", "1", "-t", "filesystem", "-o", "name", dataset)
+    return [name.removeprefix(f"{dataset}/") for name in told.splitlines() if name != dataset]
+
+
+def patiently(*words: str) -> None:
+    """Run it again while zfs says that the dataset is busy; at last raise what it said."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            zfs(*words)
+            return
+        except ProgramFailed as error:
+            if "busy" not in error.stderr.lower() or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE)
+
+
+def destroy(dataset: str) -> None:
+    """The dataset and its snapshots are gone. What was cloned from them takes them over first, and stays."""
+    while True:
+        try:
+            patiently("destroy", "-r", dataset)
+            return
+        except ProgramFailed as error:
+            if "does not exist" in error.stderr:
+                return
+            clone = _clone_of(dataset) if "dependent clones" in error.stderr else None
+            if clone is None:
+                raise
+            zfs("promote", clone)
+
+
+def _clone_of(dataset: str) -> str | None:
+    """Some dataset that began as a snapshot of this one; looked for only when it is in the way."""
+    told = zfs("list", "-H", "-r", "-t", "filesystem", "-o", "name,origin", dataset.rpartition("/")[0])
+    pairs = [line.split("\t") for line in told.splitlines()]
+    return next((name for name, origin in pairs if origin.partition("@")[0] == dataset), None)
