@@ -48,6 +48,7 @@ $(VENV)/.lamina: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.lamina
+	@.ci/need fuse3 gcc libc6-dev libfuse3-dev pkg-config python3-dev
 	@echo "installing the tools of its developers into $(VENV)"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@

@@ -15,12 +15,12 @@ from lamina.mount import Mount, bind
 from lamina.overlaymount import overlay_options
 from lamina.trees import remove_tree
 from lamina_overlay import volatile
-from lamina_overlay.inheritance import inherit_root
+from lamina.inheritance import inherit_root
 from lamina_overlay.joining import Joints
 from lamina_overlay.options import OverlayOptions
 from lamina_overlay.pinned import attribute_prefix, lacking_in_this_kernel, pinned_options
 from lamina_overlay.probes import examine, forget_interrupted
-from lamina_overlay.whiteouts import OverlayWhiteouts
+from lamina.overlaydialect import OverlayWhiteouts
 
 _DOOMED: Final = ".gone"
 

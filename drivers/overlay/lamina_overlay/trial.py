@@ -21,7 +21,7 @@ from lamina.overlaymount import overlay_options
 from lamina.syscalls import opened
 from lamina.trees import remove_tree
 from lamina_overlay.pinned import attribute_prefix, pinned_options
-from lamina_overlay.whiteouts import OverlayWhiteouts
+from lamina.overlaydialect import OverlayWhiteouts
 
 
 @attrs.frozen
