@@ -34,6 +34,7 @@ log: Final = logging.getLogger("lamina_fuse")
 def main() -> int:
     """Serve; the status is 0 once the mount is there."""
     spec = json.loads(sys.argv[1])
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is somebody to hear it
     os.umask(0)  # the kernel has applied the caller's
     os.environ.pop("LD_PRELOAD", None)
     _raise_limit()
@@ -52,9 +53,14 @@ def main() -> int:
         log.exception("cannot serve")
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    ready, tell = os.pipe()
     if os.fork():
-        os._exit(0)  # nothing of the parent's may run at its exit: the mount is the child's
+        os.close(tell)
+        os._exit(0 if os.read(ready, 1) else 1)  # nothing of the parent's may run at its exit: the mount is the child's
     _become_a_server(lock)
+    os.write(tell, b"!")
+    for descriptor in (ready, tell):
+        os.close(descriptor)
     status = _serve(operations, place)
     os._exit(status)
 
@@ -112,14 +118,17 @@ def _serve(operations: Operations, place: Path) -> int:
 
 async def _run(counts: dict[str, int]) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed_signals, lambda: log.info("requests: %s", json.dumps(counts)))
+        await nursery.start(_heed_signals, lambda: log.info("requests: %s", json.dumps(counts)))
         await pyfuse3.main(min_tasks=1, max_tasks=1)
         nursery.cancel_scope.cancel()
 
 
-async def _heed_signals(tell: Callable[[], None]) -> None:
+async def _heed_signals(
+    tell: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """USR1: write into the log what was asked so far. TERM: let go of the mount; what was asked before is answered."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGUSR1:
                 tell()
