@@ -15,7 +15,7 @@ from arenas import Arena, Tar
 from lamina.archive import apply_direct, apply_merged
 from lamina.changes import ChangesTree
 from lamina.trees import remove_tree
-from lamina_overlay.whiteouts import OverlayWhiteouts
+from lamina.overlaydialect import OverlayWhiteouts
 
 
 def _ways(tree: Path) -> dict[str, Callable[[io.BytesIO], None]]:

@@ -1,4 +1,4 @@
-"""System calls by chance, on the mount and on a plain directory: same answers, same errors; the kernel's overlay agrees.
+"""System calls by chance, on the mount and on a plain directory: same answers and errors; the kernel's overlay agrees.
 
 Both begin with the same tree; on the mount it comes from two lower layers. The server is killed and replaced between
 calls.
@@ -200,7 +200,10 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.open) < 4)
     @rule(path=PATHS, flags=OPEN)
     def open_file(self, path: str, flags: int) -> None:
-        told = [_told(lambda root=root: os.open(root / path, flags | os.O_NONBLOCK, 0o640)) for root in self.roots]
+        def call(root: Path) -> Callable[[], int]:
+            return lambda: os.open(root / path, flags | os.O_NONBLOCK, 0o640)
+
+        told = [_told(call(root)) for root in self.roots]
         assert told[0][0] == told[1][0]
         if told[0][0] == "error":
             assert told[0] == told[1]
