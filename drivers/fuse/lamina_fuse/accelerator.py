@@ -29,26 +29,51 @@ def environment(home: Path, options: FuseOptions) -> dict[str, str]:
 
 
 def _library(home: Path) -> Path | None:
-    """The compiled library; made at the first need. None where it cannot be: that is remembered for this source."""
+    """The compiled library, made at the first need; None where it cannot be made."""
     digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    library = home.absolute() / f".accelerator-{digest}.so"
-    if library.exists():
-        return library
+    for directory in (_SOURCE.parent / "__pycache__", home.absolute()):  # beside byte code, for all stores, or in ours
+        library = directory / f".accelerator-{digest}.so"
+        if _is_ours(library):
+            return library
+        if _may_write(directory) and _can_be_preloaded(library):
+            return library if _compiled(library) else None
+    return None
+
+
+def _is_ours(library: Path) -> bool:
+    """Whether it is there, and nobody but root or ourselves has made it."""
+    try:
+        return library.stat().st_uid in (0, os.geteuid())
+    except FileNotFoundError:
+        return False
+
+
+def _may_write(directory: Path) -> bool:
+    with contextlib.suppress(OSError):
+        directory.mkdir(exist_ok=True)
+    return os.access(directory, os.W_OK)
+
+
+def _can_be_preloaded(library: Path) -> bool:
+    return not set(str(library)) & set(": ")  # LD_PRELOAD knows no way to quote
+
+
+def _compiled(library: Path) -> bool:
     compiler = shutil.which("cc") or shutil.which("gcc")
     failed = library.with_name(library.name + _FAILED)
-    if compiler is None or failed.exists() or " " in str(library) or ":" in str(library):
-        return None  # LD_PRELOAD knows no way to quote
+    if compiler is None or failed.exists():
+        return False
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         told = subprocess.run(_command(compiler, unfinished), capture_output=True, check=False)
         if told.returncode:
-            failed.write_bytes(told.stderr)
-            return None
+            failed.write_bytes(told.stderr)  # not tried again until the source changes
+            return False
         unfinished.rename(library)
     finally:
         with contextlib.suppress(FileNotFoundError):
             unfinished.unlink()
-    return library
+    return True
 
 
 def _command(compiler: str, target: Path) -> list[str]:

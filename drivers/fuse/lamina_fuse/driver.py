@@ -60,10 +60,10 @@ class FuseDriver(Driver, StoresChanges):
             return  # it has no changes; the place is for its server
         fs = place / "fs"
         fs.mkdir(mode=0o700)
-        (place / "work").mkdir(mode=0o700)
         if layer.parent is None:
             fs.chmod(0o755)
             return
+        (place / "work").mkdir(mode=0o700)
         inherit_root(str(self._fs(layer.parent)), str(fs), times=True)
 
     def commit(self, layer: Layer) -> None:
@@ -72,7 +72,7 @@ class FuseDriver(Driver, StoresChanges):
         life.stop(place)
         with contextlib.suppress(FileNotFoundError):
             (place / NAME).unlink()
-        if layer.parent is not None:
+        if layer.parent is not None and not (place / "work").exists():  # prepared alone, and joined only now
             self._adopt_root(layer.parent, place / "fs")
         remove_tree(place / "work/work")  # unfinished copies of a server that was killed
         indexing.build(place)
