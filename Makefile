@@ -9,7 +9,7 @@ PYTEST  := $(VENV)/bin/python -m pytest $(if $(SUDO),-p no:cacheprovider)
 # also for what builds the package, which pip installs into a place of its own
 PIP     := PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench stubs clean
+.PHONY: help demo test lint bench bench-fuse soak-fuse stubs clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -37,6 +37,15 @@ bench: $(VENV)/.tools
 stubs:
 	@.ci/stubs
 
+## make bench-fuse   our union beside fuse-overlayfs and the kernel's overlay; ARGS="--rounds 5 --share /usr/share"
+bench-fuse: $(VENV)/.tools
+	@.ci/need fuse-overlayfs
+	@$(AS_ROOT) $(VENV)/bin/python benchmarks/fuse.py $(ARGS)
+
+## make soak-fuse    random reads and writes on the union for an hour; SECONDS=… for less
+soak-fuse: $(VENV)/.tools
+	@$(AS_ROOT) env LAMINA_FUSE_SOAK=$(or $(SECONDS),3600) $(PYTEST) tests/drivers/test_fuse_soak.py --timeout 0 $(ARGS)
+
 ## make clean   remove what these have installed here (Debian's packages stay)
 clean:
 	rm -rf $(VENV)
@@ -48,6 +57,7 @@ $(VENV)/.lamina: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.lamina
+	@.ci/need fuse3 gcc libc6-dev libfuse3-dev pkg-config python3-dev
 	@echo "installing the tools of its developers into $(VENV)"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@

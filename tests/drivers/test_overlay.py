@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from lamina.errors import ConfigError, StoreBroken
 from lamina.layer import Kind, Layer
 from lamina.mount import mountinfo, temporarily_mounted, unmount
+from lamina.overlaydialect import OverlayWhiteouts
 from lamina.syscalls import opened
 from lamina_overlay import joining, probes
 from lamina_overlay.driver import OverlayDriver
 from lamina_overlay.options import OverlayOptions
-from lamina_overlay.whiteouts import OverlayWhiteouts
 
 pytestmark = pytest.mark.needs_root
 

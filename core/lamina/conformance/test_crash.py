@@ -102,7 +102,9 @@ def _leave_all_places(room: Room, snapshots: Snapshotter) -> None:
     for key in "bcvt":
         with suppress(NotFound):
             snapshots.unmount(place_of(room, key))
-    assert mounts_below(room.path) == [], "still mounted after the place was unmounted"
+    # what a driver has brought up below its home for a layer that still exists goes when that layer goes
+    left = [point for point in mounts_below(room.path) if not point.startswith(f"{room.home}/")]
+    assert left == [], "still mounted after the place was unmounted"
 
 
 def _assert_goes_on(room: Room, snapshots: Snapshotter) -> None:

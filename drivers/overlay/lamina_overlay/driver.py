@@ -10,17 +10,17 @@ from typing import Any, ClassVar, Final
 
 from lamina.changes import ChangesTree, Whiteouts
 from lamina.driver import Ability, Driver, Health, StoresChanges
+from lamina.inheritance import inherit_root
 from lamina.layer import Kind, Layer
 from lamina.mount import Mount, bind
+from lamina.overlaydialect import OverlayWhiteouts
 from lamina.overlaymount import overlay_options
 from lamina.trees import remove_tree
 from lamina_overlay import volatile
-from lamina_overlay.inheritance import inherit_root
 from lamina_overlay.joining import Joints
 from lamina_overlay.options import OverlayOptions
 from lamina_overlay.pinned import attribute_prefix, lacking_in_this_kernel, pinned_options
 from lamina_overlay.probes import examine, forget_interrupted
-from lamina_overlay.whiteouts import OverlayWhiteouts
 
 _DOOMED: Final = ".gone"
 

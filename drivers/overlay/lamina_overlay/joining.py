@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Final
 
 from lamina.mount import Mount, mount_one, unmount
+from lamina.overlaydialect import OverlayWhiteouts
 from lamina.overlaymount import overlay_options
 from lamina.trees import remove_tree, sync_tree
 from lamina_overlay.pinned import attribute_prefix, pinned_options
 from lamina_overlay.removals import write_removals
-from lamina_overlay.whiteouts import OverlayWhiteouts
 
 MOST: Final = 500  # OVL_MAX_STACK of the kernel
 LENGTH: Final = 400  # of a run; less than MOST, so that a stack that is too deep always has a whole one to spare

@@ -17,11 +17,11 @@ import attrs
 
 from lamina import syscalls
 from lamina.mount import Mount, mount_all
+from lamina.overlaydialect import OverlayWhiteouts
 from lamina.overlaymount import overlay_options
 from lamina.syscalls import opened
 from lamina.trees import remove_tree
 from lamina_overlay.pinned import attribute_prefix, pinned_options
-from lamina_overlay.whiteouts import OverlayWhiteouts
 
 
 @attrs.frozen

@@ -1,0 +1,153 @@
+"""Layers as overlayfs has them, joined by a file system of our own where the kernel may not or must not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from lamina.changes import ChangesTree
+from lamina.driver import Ability, Driver, Health, StoresChanges
+from lamina.inheritance import inherit_root
+from lamina.layer import Kind, Layer
+from lamina.mount import Mount, bind
+from lamina.trees import remove_tree
+from lamina_fuse import accelerator, health, indexing, life
+from lamina_fuse.dialect import UnionWhiteouts
+from lamina_fuse.index import NAME
+from lamina_fuse.options import FuseOptions
+
+_DOOMED: Final = ".gone"
+
+
+class FuseDriver(Driver, StoresChanges):
+    """`home/<id>/fs` holds what layer <id> changes; a server shows it joined with its parents at `home/<id>/served`."""
+
+    name: ClassVar[str] = "fuse"
+    Options: ClassVar[type] = FuseOptions
+    cannot: ClassVar[frozenset[Ability]] = frozenset({Ability.TMPFILE})  # libfuse 3.14 does not know the request
+
+    def __init__(self, home: Path, options: Any = None) -> None:
+        """Remember; touch nothing."""
+        super().__init__(home, options)
+
+    # the host
+
+    def health(self) -> Health:
+        """Look for pyfuse3, /dev/fuse and a file system that keeps marks; tells of each server."""
+        return health.examine(self.home)
+
+    def start(self) -> None:
+        """`home` exists; the ways to served trees may be passed by others, but not listed."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o711)  # whatever the umask says
+
+    def stop(self) -> None:
+        """No server runs. Core asks only when nothing is mounted."""
+        for layer_id in self.layers() if self.home.is_dir() else ():
+            self.release(layer_id)
+
+    # a layer's life
+
+    def prepare(self, layer: Layer) -> None:
+        """An empty directory for changes, whose own attributes are those of the parent's root."""
+        self.remove(layer.id)
+        place = self._place(layer.id)
+        place.mkdir(mode=0o700)
+        if layer.kind is Kind.VIEW and layer.parent is not None:
+            return  # it has no changes; the place is for its server
+        fs = place / "fs"
+        fs.mkdir(mode=0o700)
+        if layer.parent is None:
+            fs.chmod(0o755)
+            return
+        (place / "work").mkdir(mode=0o700)
+        inherit_root(str(self._fs(layer.parent)), str(fs), times=True)
+
+    def commit(self, layer: Layer) -> None:
+        """Nothing moves; what never changes from now on gets its index."""
+        place = self._place(layer.id)
+        life.stop(place)
+        with contextlib.suppress(FileNotFoundError):
+            (place / NAME).unlink()
+        if layer.parent is not None and not (place / "work").exists():  # prepared alone, and joined only now
+            self._adopt_root(layer.parent, place / "fs")
+        remove_tree(place / "work/work")  # unfinished copies of a server that was killed
+        indexing.build(place)
+
+    def _adopt_root(self, parent: int, root: Path) -> None:
+        """A layer joined to a parent only now takes over its root's attributes, unless it has brought its own."""
+        status = root.stat()
+        untouched = stat.S_IMODE(status.st_mode) == 0o755 and (status.st_uid, status.st_gid) == (
+            os.geteuid(),
+            os.getegid(),
+        )
+        if untouched:
+            inherit_root(str(self._fs(parent)), str(root), times=False)
+
+    def remove(self, layer_id: int) -> None:
+        """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
+        self.release(layer_id)
+        place = self._place(layer_id)
+        doomed = place.with_name(place.name + _DOOMED)
+        remove_tree(doomed)
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(doomed)
+            remove_tree(doomed)
+
+    def layers(self) -> set[int]:
+        """Every id of which something lies here."""
+        names = (name.removesuffix(_DOOMED) for name in os.listdir(self.home))
+        return {int(name) for name in names if name.isdecimal()}
+
+    # seeing a layer
+
+    def mounts(self, layer: Layer) -> tuple[Mount, ...]:
+        """A bind mount of what the layer's server shows; the server is started if none is there, or it is dead."""
+        place = self._place(layer.id)
+        below = self._below(layer)
+        if not layer.writable and len(below) == 1:
+            return (bind(self._fs(below[0]), writable=False),)
+        if layer.writable and not below:
+            return (bind(self._fs(layer.id), writable=True),)
+        if not life.is_serving(place):
+            for each in below:
+                indexing.index_of(self._place(each))
+            life.serve(place, self._spec(layer, below), accelerator.environment(self.home, self.options))
+            life.read_ahead(place / "served", self.options.read_ahead)
+        return (bind(place / "served", writable=layer.writable),)
+
+    def _below(self, layer: Layer) -> tuple[int, ...]:
+        """The layers that are shown read-only, the nearest first."""
+        if layer.writable or (layer.kind is Kind.VIEW and layer.parent is not None):
+            return layer.parents
+        return (layer.id, *layer.parents)
+
+    def _spec(self, layer: Layer, below: tuple[int, ...]) -> dict[str, Any]:
+        return {
+            "home": str(self.home.absolute()),
+            "layer": layer.id,
+            "lowers": below,
+            "writable": layer.writable,
+            "prefix": health.attribute_prefix(),
+            "options": (*self.options.of_the_mount, *(() if layer.writable else ("ro",))),
+            "log_level": self.options.log_level.upper(),
+        }
+
+    def release(self, layer_id: int) -> None:
+        """The layer's server has ended, and its mount is gone."""
+        life.stop(self._place(layer_id))
+
+    # changes
+
+    def changes(self, layer: Layer) -> ChangesTree:
+        """The layer's own directory."""
+        return ChangesTree(self._fs(layer.id), UnionWhiteouts(health.attribute_prefix()))
+
+    def _place(self, layer_id: int) -> Path:
+        return self.home / str(layer_id)
+
+    def _fs(self, layer_id: int) -> Path:
+        return self._place(layer_id) / "fs"

@@ -1,0 +1,158 @@
+"""Open, read, write and flush files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from typing import Final
+
+from lamina import syscalls
+from lamina_fuse.copyup import CopyUp, open_lower
+from lamina_fuse.naming import fail
+from lamina_fuse.node import Node
+from lamina_fuse.registry import OpenFile
+from lamina_fuse.tree import Tree
+
+_IDLE: Final = 256  # files of lower layers that stay open for the next who wants them
+_LARGEST: Final = 1 << 20  # of one read
+_HOW: Final = os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Files:
+    """All who have an inode open share one descriptor, so they see one content, before and after it is copied up."""
+
+    def __init__(self, tree: Tree, copies: CopyUp) -> None:
+        self._tree = tree
+        self._copies = copies
+        self._idle: OrderedDict[int, int] = OrderedDict()
+        self._buffer = memoryview(bytearray(_LARGEST))
+
+    def open(self, ino: int, flags: int) -> int:
+        """Open once more, as open(2) would; the handle is the inode's number."""
+        opens = self._tree.opens
+        writes = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
+        if writes:
+            node = self._copies.raised(ino, size=0 if flags & os.O_TRUNC else None)
+            found = opens.get(ino) or self._add(ino, self._open_upper(node, write=True))
+            self._make_writable(found, node)
+            if flags & os.O_TRUNC:
+                os.ftruncate(found.descriptor, 0)
+                self._tree.changed(ino)
+        else:
+            found = opens.get(ino) or self._open_to_read(ino)
+        found.count += 1
+        return ino
+
+    def adopt(self, ino: int, descriptor: int) -> None:
+        """A file that was made and opened at once."""
+        self._add(ino, OpenFile(descriptor, writable=True, lower=False)).count = 1
+
+    def _add(self, ino: int, opened: OpenFile) -> OpenFile:
+        self._tree.opens[ino] = opened
+        return opened
+
+    def _open_to_read(self, ino: int) -> OpenFile:
+        node = self._tree.node(ino)
+        if node is not None and node.up:
+            return self._add(ino, self._open_upper(node, write=False))
+        descriptor = self._idle.pop(ino, -1)
+        if descriptor < 0:
+            descriptor = open_lower(self._tree, ino)
+        return self._add(ino, OpenFile(descriptor, writable=False, lower=True))
+
+    def _open_upper(self, node: Node, *, write: bool) -> OpenFile:
+        directory, name = self._tree.place(node)
+        how = _HOW | (0 if directory is None else os.O_NOFOLLOW)
+        if not write:
+            return OpenFile(os.open(name, os.O_RDONLY | how, dir_fd=directory), writable=False, lower=False)
+        try:
+            descriptor = os.open(name, os.O_RDWR | how, dir_fd=directory)
+        except PermissionError:  # an ordinary user's file that may only be written
+            descriptor = os.open(name, os.O_WRONLY | how, dir_fd=directory)
+        return OpenFile(descriptor, writable=True, lower=False)
+
+    def _make_writable(self, found: OpenFile, node: Node) -> None:
+        if found.writable:
+            return
+        better = self._open_upper(node, write=True)
+        os.dup2(better.descriptor, found.descriptor, inheritable=False)
+        os.close(better.descriptor)
+        found.writable, found.lower = True, False
+
+    def release(self, ino: int) -> None:
+        """Close once; the last one closes for good."""
+        found = self._tree.opens.get(ino)
+        if found is None:
+            return
+        found.count -= 1
+        if found.count > 0:
+            return
+        del self._tree.opens[ino]
+        if found.lower:
+            self._keep_idle(ino, found.descriptor)
+        else:
+            os.close(found.descriptor)
+        self._tree.drop(ino)
+
+    def _keep_idle(self, ino: int, descriptor: int) -> None:
+        self._idle[ino] = descriptor
+        if len(self._idle) > _IDLE:
+            os.close(self._idle.popitem(last=False)[1])
+
+    def _opened(self, ino: int) -> OpenFile:
+        found = self._tree.opens.get(ino)
+        if found is None:
+            raise fail(errno.EBADF)
+        return found
+
+    def read(self, ino: int, offset: int, size: int) -> memoryview | bytes:
+        """At most `size` bytes; valid until the next read."""
+        descriptor = self._opened(ino).descriptor
+        if size > _LARGEST:
+            return os.pread(descriptor, size, offset)
+        return self._buffer[: os.preadv(descriptor, (self._buffer[:size],), offset)]
+
+    def write(self, ino: int, offset: int, data: bytes) -> int:
+        """How many bytes were written."""
+        written = os.pwrite(self._opened(ino).descriptor, data, offset)
+        self._tree.changed(ino)
+        return written
+
+    def fsync(self, ino: int, *, data_only: bool) -> None:
+        """On disk when this returns."""
+        descriptor = self._opened(ino).descriptor
+        (os.fdatasync if data_only else os.fsync)(descriptor)
+
+    # what pyfuse3 has no handlers for
+
+    def seek(self, ino: int, offset: int, whence: int) -> int:
+        """SEEK_DATA and SEEK_HOLE; the file's position is not ours, so moving it does no harm."""
+        return os.lseek(self._opened(ino).descriptor, offset, whence)
+
+    def allocate(self, ino: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2)."""
+        syscalls.fallocate(self._opened(ino).descriptor, mode, offset, length)
+        self._tree.changed(ino)
+
+    def copy_range(self, ino: int, offset: int, target: int, target_offset: int, length: int) -> int:
+        """copy_file_range(2)."""
+        source, to = self._opened(ino).descriptor, self._opened(target).descriptor
+        copied = os.copy_file_range(source, to, length, offset, target_offset)
+        self._tree.changed(target)
+        return copied
+
+    def truncate(self, ino: int, size: int) -> None:
+        """Cut or grow; of a lower file no more is copied than stays."""
+        node = self._copies.raised(ino, size=size)
+        found = self._tree.opens.get(ino)
+        if found is not None:
+            self._make_writable(found, node)
+            os.ftruncate(found.descriptor, size)
+        else:
+            opened = self._open_upper(node, write=True)
+            try:
+                os.ftruncate(opened.descriptor, size)
+            finally:
+                os.close(opened.descriptor)
+        self._tree.changed(ino)

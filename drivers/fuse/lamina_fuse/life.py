@@ -1,0 +1,151 @@
+"""The life of servers as the driver sees it: started, found again, stopped; what a dead one left is cleared."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from lamina.mount import is_mounted, mountinfo, unmount
+
+_PATIENCE: Final = 10.0  # seconds for a server to end after its last mount went
+_GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
+
+def is_serving(place: Path) -> bool:
+    """Whether the layer at `place` is mounted by a server that lives."""
+    served = place / "served"
+    if not is_mounted(served):
+        return False
+    try:
+        os.statvfs(served)  # always asks the server; what stat tells, the kernel keeps
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+        raise
+    return True
+
+
+def serve(place: Path, spec: dict[str, Any], environ: dict[str, str]) -> None:
+    """The layer is mounted at `place/served`, by a server that outlives us. Does nothing if one is there already."""
+    if is_serving(place):
+        return
+    stop(place)
+    (place / "served").mkdir(mode=0o700, exist_ok=True)
+    argv = [sys.executable, "-P", "-m", "lamina_fuse.server", json.dumps(spec)]
+    told = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **environ}, check=False
+    )
+    if told.returncode:
+        raise OSError(errno.EIO, f"the server of layer {place.name} did not start: {told.stderr.strip()}")
+
+
+def stop(place: Path) -> None:
+    """Nothing is mounted at `place/served`, and no server runs for it, even if somebody looks through a bind mount."""
+    served = place / "served"
+    while is_mounted(served):  # asked of mountinfo: a dead server's place cannot even be looked at
+        _unmount(served)
+    with _ended(place, _PATIENCE) as ended:
+        if ended:
+            return
+    _kill(place, signal.SIGTERM)
+    with _ended(place, 2.0) as ended:
+        if ended:
+            return
+    _kill(place, signal.SIGKILL)
+    with _ended(place, _PATIENCE) as ended:
+        if not ended:
+            raise OSError(errno.EBUSY, f"the server of layer {place.name} does not end")
+
+
+def _unmount(served: Path) -> None:
+    try:
+        unmount(served, lazy=True)
+    except PermissionError:  # an ordinary user's mount
+        subprocess.run(["fusermount3", "-u", "-z", "--", served], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _ended(place: Path, patience: float) -> Iterator[bool]:
+    """Whether the server's lock is free, or becomes free in time."""
+    try:
+        lock = os.open(place / "server.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        yield _acquired(lock, patience)
+    finally:
+        os.close(lock)
+
+
+def _acquired(lock: int, patience: float) -> bool:
+    deadline = time.monotonic() + patience
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        _await_end(_pid(lock), min(left, 0.01))
+
+
+def _await_end(pid: int, seconds: float) -> None:
+    """Return when the process ends, or after this time at the latest."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (ProcessLookupError, ValueError, OverflowError, OSError):
+        select.select((), (), (), seconds / 10)
+        return
+    try:
+        select.select((descriptor,), (), (), seconds)
+    finally:
+        os.close(descriptor)
+
+
+def _pid(lock: int) -> int:
+    text = os.pread(lock, 32, 0)
+    return int(text) if text.isdigit() else -1
+
+
+def pid_of(place: Path) -> int | None:
+    """The process that serves a layer; None if nobody does."""
+    with _ended(place, 0) as ended:
+        if ended:
+            return None
+    with contextlib.suppress(OSError, ValueError):
+        return int((place / "server.lock").read_text())
+    return None
+
+
+def _kill(place: Path, number: signal.Signals) -> None:
+    pid = pid_of(place)  # the lock is held, so the number is still that of the server
+    if pid is not None and pid > 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def device_of(served: Path) -> str | None:
+    """MAJOR:MINOR of what is mounted there."""
+    target = os.path.realpath(os.fsencode(served))
+    found = [point for point in mountinfo() if point.target == target]
+    return "{}:{}".format(*found[-1].device) if found else None
+
+
+def read_ahead(served: Path, kib: int) -> None:
+    """Let the kernel read this far ahead, if we may say so."""
+    device = device_of(served)
+    if device is not None:
+        with contextlib.suppress(OSError):
+            Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(str(kib), encoding="ascii")

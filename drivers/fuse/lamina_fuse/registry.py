@@ -1,0 +1,140 @@
+"""Who is remembered: nodes by inode, the names that lead to them, and descriptors of the writable layer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from typing import Final
+
+from lamina.xattrs import at
+from lamina_fuse.node import Node
+from lamina_fuse.places import magic
+from lamina_fuse.record import Record
+from lamina_fuse.union import ROOT
+from lamina_fuse.upper import Upper
+
+_STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT_OPEN: Final = 512  # directories of the writable layer
+
+
+class OpenFile:
+    """The one descriptor behind all who have an inode open."""
+
+    __slots__ = ("count", "descriptor", "lower", "writable")
+
+    def __init__(self, descriptor: int, *, writable: bool, lower: bool) -> None:
+        self.descriptor = descriptor
+        self.writable = writable
+        self.lower = lower
+        self.count = 0
+
+
+class Registry:
+    """Nodes live as long as the kernel, an open file or a name below them needs them."""
+
+    def __init__(self, root: Node, upper: Upper | None) -> None:
+        """Only the root is known."""
+        self.upper = upper
+        self.root = root
+        self.nodes = {ROOT: root}
+        self.known: dict[int, int] = {}  # how many references the kernel holds
+        self.opens: dict[int, OpenFile] = {}
+        self.gone: set[int] = set()  # lower files whose only name was removed
+        self._records: dict[int, Record] = {}
+        self._open: OrderedDict[int, Node] = OrderedDict()
+
+    def node(self, ino: int) -> Node | None:
+        """What is remembered of an inode."""
+        return self.nodes.get(ino)
+
+    def directory(self, ino: int) -> Node:
+        """The node of a directory; the kernel only asks about those that it was told of."""
+        node = self.nodes.get(ino)
+        if node is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return node
+
+    def add(self, node: Node, directory: Node, name: bytes) -> Node:
+        """Remember a new node under its name."""
+        self.nodes[node.ino] = node
+        self.attach(node, directory, name)
+        return node
+
+    def attach(self, node: Node, directory: Node, name: bytes) -> None:
+        """A node has one more name."""
+        node.names.append((directory, name))
+        directory.kids += 1
+
+    def detach(self, node: Node, directory: Node, name: bytes) -> None:
+        """A node has one name less."""
+        if (directory, name) in node.names:
+            node.names.remove((directory, name))
+            directory.kids -= 1
+
+    def drop(self, ino: int) -> None:
+        """Forget what nobody can ask about any more, and then what only led to it."""
+        while True:
+            node = self.nodes.get(ino)
+            if ino == ROOT or ino in self.known or ino in self.opens:
+                return
+            if node is None:
+                self.gone.discard(ino)
+                return
+            if node.kids:
+                return
+            del self.nodes[ino]
+            self._records.pop(ino, None)
+            self._open.pop(ino, None)
+            node.close()
+            above = [directory for directory, _ in node.names]
+            for directory in above:
+                directory.kids -= 1
+            for directory in above[1:]:
+                self.drop(directory.ino)
+            if not above:
+                return
+            ino = above[0].ino
+
+    def descriptor(self, node: Node) -> int:
+        """A directory of the writable layer, opened with O_PATH; stays open while it is used now and then."""
+        if node.descriptor >= 0:
+            return node.descriptor
+        if node.grave >= 0:
+            return node.grave
+        way = []
+        here = node
+        while here.descriptor < 0 and here is not self.root:
+            way.append(here)
+            here = here.names[0][0]
+        assert self.upper is not None  # noqa: S101
+        last = self.upper.root if here is self.root else here.descriptor
+        for each in reversed(way):
+            last = each.descriptor = os.open(each.names[0][1], _STEP, dir_fd=last)
+            self._open[each.ino] = each
+        while len(self._open) > max(_KEPT_OPEN, len(way) + 1):
+            _, oldest = self._open.popitem(last=False)
+            os.close(oldest.descriptor)
+            oldest.descriptor = -1
+        return last
+
+    def close_descriptor(self, node: Node) -> None:
+        """It is opened again when it is needed."""
+        self._open.pop(node.ino, None)
+        os.close(node.descriptor)
+        node.descriptor = -1
+
+    def place(self, node: Node) -> tuple[int | None, bytes]:
+        """Directory and name of something in the writable layer; (None, a path to follow) if it has no name."""
+        if node.names:
+            directory, name = node.names[0]
+            return self.descriptor(directory), name
+        if node is self.root:
+            assert self.upper is not None  # noqa: S101
+            return None, magic(self.upper.root)
+        return None, magic(node.grave)
+
+    def path(self, node: Node) -> tuple[bytes, bool]:
+        """A path for calls that take no directory, and whether to follow it."""
+        directory, name = self.place(node)
+        return (name, True) if directory is None else (at(directory, name), False)

@@ -1,0 +1,140 @@
+"""The server of one layer's mount: a process of its own, in a session of its own.
+
+It is told by one JSON document on its command line what to show and where. When it returns for the first time, in the
+process that was started, the mount is there; a child of it goes on serving until the last mount is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pyfuse3
+import trio
+
+from lamina.descent import DIRECTORY
+from lamina_fuse import loop
+from lamina_fuse.indexing import index_of
+from lamina_fuse.operations import Operations
+from lamina_fuse.tree import Tree
+from lamina_fuse.upper import Upper
+
+log: Final = logging.getLogger("lamina_fuse")
+
+
+def main() -> int:
+    """Serve; the status is 0 once the mount is there."""
+    spec = json.loads(sys.argv[1])
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is somebody to hear it
+    os.umask(0)  # the kernel has applied the caller's
+    os.environ.pop("LD_PRELOAD", None)
+    _raise_limit()
+    place = Path(spec["home"], str(spec["layer"]))
+    lock = _lock(place / "server.lock")
+    if lock is None:
+        print("another server of this layer is running", file=sys.stderr)  # noqa: T201  # the driver reads it
+        return 1
+    logging.basicConfig(
+        filename=place / "server.log", level=spec["log_level"], format="%(asctime)s %(levelname)s %(message)s"
+    )
+    try:
+        operations = _operations(spec, place)
+        pyfuse3.init(operations, str(place / "served"), set(spec["options"]))
+    except Exception as error:  # told to whoever waits
+        log.exception("cannot serve")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    ready, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        os._exit(0 if os.read(ready, 1) else 1)  # nothing of the parent's may run at its exit: the mount is the child's
+    _become_a_server(lock)
+    os.write(tell, b"!")
+    for descriptor in (ready, tell):
+        os.close(descriptor)
+    status = _serve(operations, place)
+    os._exit(status)
+
+
+def _operations(spec: dict[str, Any], place: Path) -> Operations:
+    home = Path(spec["home"])
+    layers = {number: index_of(home / str(number)) for number in spec["lowers"]}
+    roots = {number: os.open(home / str(number) / "fs", DIRECTORY) for number in spec["lowers"]}
+    upper = Upper(place, spec["prefix"]) if spec["writable"] else None
+    secret = os.environ.pop("LAMINA_FUSE_SECRET", "").encode()
+    return Operations(Tree(layers, roots, upper), spec["prefix"], secret, stateless_directories=bool(secret))
+
+
+def _raise_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _lock(path: Path) -> int | None:
+    """Held as long as the server lives, whatever kills it; the file says who it is."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _become_a_server(lock: int) -> None:
+    os.setsid()
+    os.chdir("/")
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d" % os.getpid(), 0)
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def _serve(operations: Operations, place: Path) -> int:
+    log.info("serving layer %s as process %d", place.name, os.getpid())
+    gc.freeze()
+    loop.shorten()
+    try:
+        trio.run(_run, operations.counts)
+    except BaseException:
+        log.exception("the server ends")
+        return 1
+    finally:
+        log.info("requests: %s", json.dumps(operations.counts))
+        pyfuse3.close(unmount=True)
+    return 0
+
+
+async def _run(counts: dict[str, int]) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_heed_signals, lambda: log.info("requests: %s", json.dumps(counts)))
+        await pyfuse3.main(min_tasks=1, max_tasks=1)
+        nursery.cancel_scope.cancel()
+
+
+async def _heed_signals(
+    tell: Callable[[], None], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """USR1: write into the log what was asked so far. TERM: let go of the mount; what was asked before is answered."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGUSR1:
+                tell()
+            else:
+                pyfuse3.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,424 @@
+"""What is particular to fuse: beside the kernel's overlay, its server's life, its thrift, many at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lamina.driver import Ability
+from lamina.errors import ConfigError
+from lamina.layer import Kind, Layer
+from lamina.mount import Mount, is_mounted, mount_all, unmount
+from lamina.overlaymount import overlay_options
+from lamina.syscalls import fallocate
+from lamina_fuse import accelerator, life
+from lamina_fuse.driver import FuseDriver
+from lamina_fuse.options import FuseOptions
+
+pytestmark = pytest.mark.needs_root
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[FuseDriver]:
+    started = FuseDriver(tmp_path / "layers", FuseOptions(log_level="info"))
+    started.start()
+    yield started
+    for layer_id in sorted(started.layers(), reverse=True):
+        started.remove(layer_id)
+
+
+def grow(driver: FuseDriver, *fills: Callable[[Path], object]) -> tuple[int, ...]:
+    """Committed layers 1, 2, …, each filled in its own directory of changes; the ids, the topmost first."""
+    parents: tuple[int, ...] = ()
+    for number, fill in enumerate(fills, start=1):
+        driver.prepare(Layer(number, Kind.ACTIVE, parents))
+        fill(driver.changes(Layer(number, Kind.ACTIVE, parents)).root)
+        driver.commit(Layer(number, Kind.COMMITTED, parents))
+        parents = (number, *parents)
+    return parents
+
+
+def served(driver: FuseDriver, layer: Layer) -> Path:
+    """The place where the layer's own server shows it; the mount itself, not a bind mount of it."""
+    driver.mounts(layer)
+    return driver.home / str(layer.id) / "served"
+
+
+def active(driver: FuseDriver, parents: tuple[int, ...]) -> tuple[Layer, Path]:
+    layer = Layer(len(parents) + 1, Kind.ACTIVE, parents)
+    driver.prepare(layer)
+    return layer, served(driver, layer)
+
+
+def counts(driver: FuseDriver, layer: Layer) -> dict[str, int]:
+    """How many requests of each kind the server has answered so far."""
+    place = driver.home / str(layer.id)
+    log = place / "server.log"
+    os.statvfs(place / "served")  # it hears signals once it has answered
+    before = log.read_text().count("requests: ")
+    pid = life.pid_of(place)
+    assert pid is not None
+    os.kill(pid, signal.SIGUSR1)
+    deadline = time.monotonic() + 20
+    while (text := log.read_text()).count("requests: ") == before:
+        assert time.monotonic() < deadline, "the server does not tell"
+        os.listxattr(place / "served")  # a request, which makes it look
+    found = json.loads(re.findall(r"requests: (\{.*\})", text)[-1])
+    return {kind: number for kind, number in found.items() if kind not in ("listxattr", "forget", "statfs")}
+
+
+def spent(driver: FuseDriver, layer: Layer, work: Callable[[], object]) -> dict[str, int]:
+    before = counts(driver, layer)
+    work()
+    after = counts(driver, layer)
+    return {kind: number - before.get(kind, 0) for kind, number in after.items() if number != before.get(kind, 0)}
+
+
+def many(directories: int, files: int) -> Callable[[Path], None]:
+    def fill(root: Path) -> None:
+        for number in range(directories):
+            (root / f"dir{number}").mkdir()
+            for each in range(files):
+                (root / f"dir{number}/file{each}").write_text(f"{number} {each}")
+
+    return fill
+
+
+# thrift: requests are counted, since times depend on the machine
+
+
+def test_a_warm_walk_asks_for_nothing_but_access_times_of_directories(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(20, 30)))
+
+    def walk() -> None:
+        for directory, _, names in os.walk(root):
+            for name in names:
+                os.lstat(os.path.join(directory, name))
+
+    cold, warm = spent(driver, layer, walk), spent(driver, layer, walk)
+
+    assert cold.get("readdir", 0) <= 21 * 3
+    assert cold.get("lookup", 0) <= 21
+    assert cold.get("getattr", 0) <= 21
+    assert warm.keys() <= {"getattr"}  # reading a directory makes the kernel doubt its access time
+    assert warm.get("getattr", 0) <= 21
+
+
+def test_a_name_that_is_missing_is_asked_for_once(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(1, 1)))
+
+    def miss() -> None:
+        for _ in range(50):
+            assert not (root / "dir0/missing").exists()
+
+    assert spent(driver, layer, miss)["lookup"] <= 2
+    assert spent(driver, layer, miss) == {}
+
+
+def test_reading_again_comes_from_the_page_cache(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, lambda root: (root / "big").write_bytes(b"x" * (4 << 20))))
+
+    def read() -> None:
+        assert len((root / "big").read_bytes()) == 4 << 20
+
+    cold, warm = spent(driver, layer, read), spent(driver, layer, read)
+
+    assert cold["read"] >= 4
+    assert warm in ({"open": 1, "release": 1}, {"open": 1, "release": 1, "getattr": 1})  # the access time is doubted
+
+
+def test_a_new_file_takes_few_requests(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(1, 1)))
+
+    def make() -> None:
+        for number in range(50):
+            (root / f"dir0/new{number}").write_bytes(b"x")
+
+    asked = spent(driver, layer, make)
+
+    assert asked["create"] == asked["write"] == asked["release"] == 50
+    assert (
+        sum(asked.values()) <= 50 * 7
+    )  # with one for the directory, whose attributes the kernel doubts after each change
+
+
+def test_removing_a_lower_tree_takes_one_request_a_name(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(5, 50)))
+
+    asked = spent(driver, layer, lambda: subprocess.run(["rm", "-rf", *root.glob("dir*")], check=True))
+
+    assert asked["unlink"] == 250
+    assert asked["rmdir"] == 5
+    assert sum(asked.values()) <= 2 * 255 + 5 * 8 + 20  # likewise
+
+
+def resident(pid: int) -> int:
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@pytest.mark.timeout(300)
+def test_the_server_of_a_hundred_thousand_files_stays_below_a_hundred_megabytes(driver: FuseDriver) -> None:
+    def fill(root: Path) -> None:
+        for number in range(200):
+            (root / f"dir{number}").mkdir()
+            for each in range(500):
+                os.mknod(root / f"dir{number}/a file with a rather long name {each}")
+
+    layer, root = active(driver, grow(driver, fill))
+
+    assert sum(len(names) for _, _, names in os.walk(root)) == 100_000
+    subprocess.run(["find", root, "-size", "+1"], check=True, stdout=subprocess.DEVNULL)
+
+    pid = life.pid_of(driver.home / str(layer.id))
+    assert pid is not None
+    assert resident(pid) < 100_000_000
+
+
+# the server's life
+
+
+def test_the_server_is_found_again_and_ends_with_release(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(1, 1)))
+    place = driver.home / str(layer.id)
+    pid = life.pid_of(place)
+    assert pid is not None
+
+    again = FuseDriver(driver.home)
+    again.mounts(layer)
+
+    assert life.pid_of(place) == pid
+    assert os.getsid(pid) == pid
+    again.release(layer.id)
+    assert life.pid_of(place) is None
+    assert not is_mounted(root)
+    again.release(layer.id)
+
+
+def _error_of(root: Path) -> int | None:
+    """What is told of a place whose server was killed; until the kernel has noticed, it still answers."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.statvfs(root)
+        except OSError as error:
+            return error.errno
+    return None
+
+
+def test_a_killed_server_is_replaced_and_what_was_written_is_there(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(2, 3)))
+    (root / "dir0/file0").write_text("written")
+    (root / "dir1/file1").unlink()
+    before = (root / "dir0/file0").stat().st_ino
+    pid = life.pid_of(driver.home / str(layer.id))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert _error_of(root) in (errno.ENOTCONN, errno.ECONNABORTED)
+    assert any("died" in note for note in driver.health().notes)
+
+    driver.mounts(layer)
+
+    assert (root / "dir0/file0").read_text() == "written"
+    assert (root / "dir0/file0").stat().st_ino == before
+    assert sorted(os.listdir(root / "dir1")) == ["file0", "file2"]
+
+
+def test_health_names_each_server(driver: FuseDriver) -> None:
+    layer, _ = active(driver, grow(driver, many(1, 1)))
+    pid = life.pid_of(driver.home / str(layer.id))
+
+    assert any(f"process {pid} serves and answers" in note for note in driver.health().notes)
+
+
+def test_a_damaged_or_missing_index_is_made_again(driver: FuseDriver) -> None:
+    parents = grow(driver, many(2, 3), lambda root: (root / "own").touch())
+    index = driver.home / "1/index"
+    index.write_bytes(index.read_bytes()[:-7] + b"garbage")
+    (driver.home / "2/index").unlink()
+
+    _, root = active(driver, parents)
+
+    assert sorted(os.listdir(root)) == ["dir0", "dir1", "own"]
+    assert len(os.listdir(root / "dir1")) == 3
+
+
+def test_without_the_accelerator_the_tree_is_the_same(tmp_path: Path) -> None:
+    plain = FuseDriver(tmp_path / "layers", FuseOptions(accelerate=False))
+    plain.start()
+    try:
+        _, root = active(plain, grow(plain, many(3, 200)))
+        assert len(os.listdir(root / "dir1")) == 200
+        (root / "dir1/file7").write_text("changed")
+        os.rename(root / "dir1", root / "moved")
+        assert (root / "moved/file7").read_text() == "changed"
+        assert len(os.listdir(root / "moved")) == 200
+        with (root / "room").open("wb") as file, pytest.raises(OSError, match="not supported"):
+            fallocate(file.fileno(), 0, 0, 4096)
+    finally:
+        for layer_id in sorted(plain.layers(), reverse=True):
+            plain.remove(layer_id)
+
+
+def test_the_accelerator_is_compiled_here(driver: FuseDriver) -> None:
+    assert "LD_PRELOAD" in accelerator.environment(driver.home, driver.options)
+    assert Ability.FALLOCATE not in driver.cannot
+
+
+def test_an_unknown_log_level_is_refused() -> None:
+    with pytest.raises(ConfigError, match="log_level"):
+        FuseOptions(log_level="loud")
+
+
+# beside the kernel's overlay
+
+
+@contextmanager
+def by_the_kernel(driver: FuseDriver, layer: Layer) -> Iterator[Path]:
+    """The same directories, joined by the kernel's overlay."""
+    driver.release(layer.id)
+    place = driver.home.parent / "kernel"
+    place.mkdir()
+    lowers = [driver.home / str(number) / "fs" for number in layer.parents]
+    upper = driver.home / str(layer.id)
+    mount_all([Mount("overlay", "overlay", overlay_options(lowers, upper / "fs", upper / "work"))], place)
+    try:
+        yield place
+    finally:
+        unmount(place)
+        place.rmdir()
+
+
+def seen(root: Path) -> dict[str, tuple[object, ...]]:
+    """Every entry: type, mode, owner, content or target, attributes, and which names are one file."""
+    found: dict[str, tuple[object, ...]] = {}
+    names: dict[int, str] = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        name = str(path.relative_to(root))
+        content: object = None
+        if stat.S_ISREG(status.st_mode):
+            content = path.read_bytes()
+        elif stat.S_ISLNK(status.st_mode):
+            content = os.readlink(path)
+        one = names.setdefault(status.st_ino, name) if status.st_nlink > 1 and not path.is_dir() else name
+        xattrs = tuple((each, os.getxattr(path, each, follow_symlinks=False)) for each in sorted(_listed(path)))
+        found[name] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid, content, one, xattrs)
+    return found
+
+
+def _listed(path: Path) -> list[str]:
+    return os.listxattr(path, follow_symlinks=False)
+
+
+def _first(root: Path) -> None:
+    many(3, 4)(root)
+    os.link(root / "dir0/file0", root / "twin")
+    (root / "link").symlink_to("dir0/file1")
+    os.setxattr(root / "dir1", "user.mine", b"x")
+    os.chown(root / "dir2/file2", 12, 34)
+    os.mkfifo(root / "fifo")
+
+
+def _second(root: Path) -> None:
+    (root / "dir1").mkdir()
+    os.setxattr(root / "dir1", "trusted.overlay.opaque", b"y")
+    (root / "dir1/only").write_text("only")
+    (root / "dir2").mkdir()
+    os.mknod(root / "dir2/file0", stat.S_IFCHR, 0)
+
+
+def test_the_kernel_sees_the_same_tree_after_all_kinds_of_changes(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, _first, _second))
+    (root / "twin").write_text("both")
+    os.rename(root / "dir2", root / "moved")
+    (root / "dir2").mkdir()
+    (root / "dir2/new").write_text("new")
+    shutil.rmtree(root / "dir1")
+    (root / "dir1").write_text("a file now")
+    os.rename(root / "dir0/file3", root / "dir0/file2")
+    os.setxattr(root / "dir0", "user.set", b"v")
+    os.chown(root / "link", 5, 6, follow_symlinks=False)
+    (root / "dir0/file1").chmod(0o4711)
+    ours = seen(root)
+
+    with by_the_kernel(driver, layer) as place:
+        assert seen(place) == ours
+
+
+def test_marks_of_fuse_overlayfs_are_understood(driver: FuseDriver) -> None:
+    def marks(root: Path) -> None:
+        for name in ("dir0", "dir1", "dir2"):
+            (root / name).mkdir()
+        os.setxattr(root / "dir0", "user.fuseoverlayfs.opaque", b"y")
+        os.close(os.open(root / "dir1/.wh.file0", os.O_CREAT | os.O_WRONLY, 0o700))
+        (root / "dir1/.wh.file0").chmod(0o700)
+        os.close(os.open(root / "dir2/.wh..wh..opq", os.O_CREAT | os.O_WRONLY, 0o700))
+        (root / "dir2/.wh..wh..opq").chmod(0o700)
+        (root / ".wh.kept").write_text("an ordinary file")
+
+    _, root = active(driver, grow(driver, many(3, 2), marks))
+
+    assert os.listdir(root / "dir0") == []
+    assert os.listdir(root / "dir1") == ["file1"]
+    assert os.listdir(root / "dir2") == []
+    assert (root / ".wh.kept").exists()
+
+
+def test_an_overlay_inside_keeps_its_attributes_and_does_not_see_ours(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(1, 1)))
+    os.setxattr(root / "dir0", "trusted.overlay.opaque", b"y")
+    (root / "dir0/file0").write_text("copied up")
+
+    assert os.listxattr(root / "dir0") == ["trusted.overlay.opaque"]
+    assert os.listxattr(root / "dir0/file0") == []
+    assert os.listdir(root / "dir0") == ["file0"]
+    stored = driver.changes(layer).root / "dir0"
+    assert "trusted.overlay.overlay.opaque" in os.listxattr(stored)
+
+
+def test_nobody_can_make_a_whiteout_by_hand(driver: FuseDriver) -> None:
+    _, root = active(driver, grow(driver, many(1, 1)))
+
+    with pytest.raises(PermissionError):
+        os.mknod(root / "device", stat.S_IFCHR | 0o600, 0)
+
+
+# many at once
+
+
+def test_eight_processes_may_hammer_one_directory(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(1, 40)))
+    script = (
+        "import os, sys\n"
+        "root, me = sys.argv[1:]\n"
+        "for turn in range(120):\n"
+        "    name = f'{root}/{me}-{turn % 7}'\n"
+        "    open(name, 'w').write(f'{me} {turn}')\n"
+        "    os.rename(name, name + 'x')\n"
+        "    assert open(name + 'x').read() == f'{me} {turn}'\n"
+        "    names = os.listdir(root)\n"
+        "    assert len(names) == len(set(names))\n"
+        "    assert sum(each.startswith('file') for each in names) == 40\n"
+        "    if turn % 3: os.unlink(name + 'x')\n"
+    )
+    workers = [subprocess.Popen(["/usr/bin/python3", "-c", script, root / "dir0", str(me)]) for me in range(8)]
+
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * 8
+    ours = seen(root)
+    assert "Traceback" not in (driver.home / str(layer.id) / "server.log").read_text()
+    with by_the_kernel(driver, layer) as place:
+        assert seen(place) == ours
