@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 LANES: Final[Mapping[str, tuple[str, ...]]] = {
-    "host": ("btrfs", "overlay", "vfs", "zfs"),  # root on this machine's own kernel
+    "host": ("btrfs", "fuse", "overlay", "vfs", "zfs"),  # root on this machine's own kernel
     "uml": ("devmapper", "overlay"),  # root on the kernel of Debian's User-Mode Linux
     "aufs": ("aufs",),  # root on a kernel that has aufs: LAMINA_AUFS_KERNEL
     "user": ("vfs",),  # an ordinary user
