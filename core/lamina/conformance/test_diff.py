@@ -242,8 +242,8 @@ def test_a_directory_that_a_foreign_layer_only_implies_keeps_its_own_attributes(
         snapshots,
         "base",
         _base,
-        lambda root: (root / "dir").chmod(0o2750),
         lambda root: os.chown(root / "dir", 7, 8),
+        lambda root: (root / "dir").chmod(0o2750),  # last: zfs-fuse takes setgid from a directory that is given away
     )
     snapshots.prepare("active", "base")
 
