@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lamina import syscalls
-from lamina.driver import Ability, Driver, Health, NativeUsage
+from lamina.driver import Ability, Driver, Health, Limit, NativeUsage
 from lamina.errors import InUse, NotFound
 from lamina.layer import Kind, Layer, Usage
 from lamina.mount import Mount
@@ -39,6 +39,10 @@ class DevmapperDriver(Driver, NativeUsage):
     def start(self) -> None:
         """The pool is up."""
         self._pool.start()
+
+    def limit(self) -> Limit:
+        """A file system ends where its device does."""
+        return Limit.ENFORCED
 
     def stop(self) -> None:
         """The pool is down, unless somebody has one of its devices open."""

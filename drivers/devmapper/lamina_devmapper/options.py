@@ -49,6 +49,8 @@ class DevmapperOptions:
             raise ConfigError("drivers.devmapper.min_free_percent: from 0 to 99")
         if self.base_size < 32 << 20:
             raise ConfigError("drivers.devmapper.base_size: at least 32 MiB (and 300 MiB for xfs)")
+        if self.size and self.size < self.base_size:
+            raise ConfigError("drivers.devmapper.size: smaller than base_size, of which every layer is; lower that")
 
     @property
     def on_files(self) -> bool:
