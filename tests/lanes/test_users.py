@@ -49,7 +49,7 @@ def user() -> Iterator[User]:
         place.chmod(0o755)
         yield User(name, place / "own", python)
     finally:
-        subprocess.run(["userdel", name], check=True)
+        subprocess.run(["userdel", "--force", name], check=True)
         subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
 
 
