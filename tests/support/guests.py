@@ -62,7 +62,8 @@ def _script(drivers: tuple[str, ...]) -> str:
     """Run the suite for each driver, and what is particular to it, with a report of each."""
     lines = ["failed=0"]
     for driver in drivers:
-        suite = ["lamina.cli.main", "conformance", driver, "--must-run", *TRIMMED, *OPTIONS.get(driver, ()), *chapters()]
+        words = ("--must-run", *TRIMMED, *OPTIONS.get(driver, ()), *chapters())
+        suite = ["lamina.cli.main", "conformance", driver, *words]
         runs = {f"{driver}.xml": ("$ROOM", [*suite, "--driver-root", "."])}
         if (particular := HOUSE / f"tests/drivers/test_{driver}.py").exists():
             runs[f"{driver}-particular.xml"] = (shlex.quote(str(HOUSE)), ["pytest", str(particular)])
