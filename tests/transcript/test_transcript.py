@@ -7,6 +7,7 @@ last counts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -23,12 +24,13 @@ from typing import Any
 import httpx
 import pytest
 from desk import PROGRAM, Desk
+from loops import btrfs_on_a_loop
 from registries import PASSWORD, USER, RunningRegistry, htpasswd, registry, tool
 
 pytestmark = pytest.mark.needs_root
 HOUSE = Path(__file__).parents[2]
 SESSION = (Path(__file__).parent / "session.txt").read_text()
-DRIVERS = ("overlay", "vfs")  # whatever the host itself can mount
+DRIVERS = ("overlay", "vfs", "btrfs", "fuse")  # whatever the host itself can mount
 OURS = (  # what lamina says besides, in words of its own
     re.compile(r"WARNING! The password is kept unencrypted in .*\n"),
     re.compile(r"A credential helper .* would keep it better\.\n"),
@@ -67,20 +69,28 @@ def closed(tmp_path: Path) -> Iterator[RunningRegistry]:
         yield running
 
 
-@pytest.fixture(params=DRIVERS)
-def desk(request: pytest.FixtureRequest, tmp_path: Path, hub: RunningRegistry) -> Iterator[Desk]:
+@pytest.fixture
+def disk(driver: str, tmp_path: Path) -> Iterator[Path]:
+    """Where the driver can keep layers."""
+    with btrfs_on_a_loop(tmp_path) if driver == "btrfs" else contextlib.nullcontext(tmp_path) as place:
+        yield place
+
+
+@pytest.fixture
+def desk(driver: str, disk: Path, tmp_path: Path, hub: RunningRegistry) -> Iterator[Desk]:
     """An empty store; what the session leaves running is removed."""
     (tmp_path / "work").mkdir()
     config = tmp_path / "config.toml"
     config.write_text(f'[registries.hosts."docker.io"]\nmirrors = ["{hub.host}"]\n')
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
-    ours = {"LAMINA_DRIVER": request.param, "LAMINA_ROOT": str(tmp_path / "store"), "LAMINA_CONFIG": str(config)}
+    ours = {"LAMINA_DRIVER": driver, "LAMINA_ROOT": str(disk / "store"), "LAMINA_CONFIG": str(config)}
     desk = Desk(tmp_path / "work", clean | ours | {"DOCKER_CONFIG": str(tmp_path / "docker")})
     yield desk
     if left := desk.does("ps", "-aq").split():
         desk.does("rm", "-f", *left)
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_the_session_reads_as_dockers(desk: Desk, closed: RunningRegistry) -> None:
     known = {"<registry>": closed.host, "<port>": str(free_port())}
 
