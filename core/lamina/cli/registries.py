@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,10 @@ from lamina.cli.progress import shown
 from lamina.cli.session import Session, pass_session
 from lamina.errors import BadRequest
 from lamina.images.reference import parse
+
+if TYPE_CHECKING:
+    from lamina.images.store import Images
+    from lamina.images.transfer_pull import Pulled
 
 
 @click.command
@@ -27,14 +32,10 @@ def pull(session: Session, name: str, platform: str | None, *, all_tags: bool, q
     reference = parse(name)
     if not quiet and not all_tags and reference.tag is None and reference.digest is None:
         click.echo("Using default tag: latest")
-    with session.images() as store, shown(quiet=quiet, lasting=True) as progress:
-        pulled = store.pull(name, platform=platform, all_tags=all_tags, progress=progress, tell=_telling(quiet=quiet))
+    with session.images() as store:
+        pulled = bring(store, name, platform=platform, all_tags=all_tags, quiet=quiet)
     called = parse(pulled[0].name)
-    short, full = (called.familiar_repository, called.repository) if all_tags else (called.familiar, str(called))
-    if not quiet:
-        newer = any(each.newer for each in pulled)
-        click.echo(f"Status: {'Downloaded newer image' if newer else 'Image is up to date'} for {escape(short)}")
-    click.echo(escape(full))
+    click.echo(escape(called.repository if all_tags else str(called)))
 
 
 @click.command
@@ -103,5 +104,19 @@ def _credentials(username: str | None, *, from_stdin: bool) -> tuple[str, str]:
     return username or "", password
 
 
-def _telling(*, quiet: bool) -> Callable[[str], None]:
-    return (lambda _: None) if quiet else (lambda line: click.echo(escape(line)))
+def bring(  # as many as the command has flags
+    store: Images, name: str, *, platform: str | None = None, all_tags: bool = False, quiet: bool, err: bool = False
+) -> tuple[Pulled, ...]:
+    """Pull, and say so in docker's words; with `err` all of them go to stderr."""
+    tell = _telling(quiet=quiet, err=err)
+    with shown(quiet=quiet, lasting=True) as progress:
+        pulled = store.pull(name, platform=platform, all_tags=all_tags, progress=progress, tell=tell)
+    called = parse(pulled[0].name)
+    newer = any(each.newer for each in pulled)
+    short = called.familiar_repository if all_tags else called.familiar
+    tell(f"Status: {'Downloaded newer image' if newer else 'Image is up to date'} for {short}")
+    return pulled
+
+
+def _telling(*, quiet: bool, err: bool = False) -> Callable[[str], None]:
+    return (lambda _: None) if quiet else (lambda line: click.echo(escape(line), err=err))

@@ -11,9 +11,11 @@ import click
 from lamina.cli import complete, failures
 from lamina.cli.output import escape
 from lamina.cli.progress import shown
+from lamina.cli.registries import bring
 from lamina.cli.runoptions import CONTEXT, read, run_options
 from lamina.cli.session import Session, pass_session
 from lamina.errors import CannotRun, LaminaError, NotFound
+from lamina.images.reference import is_digest, parse
 
 if TYPE_CHECKING:
     from lamina.containers.container import Container
@@ -112,22 +114,42 @@ def stay(engine: Engine, container: Container, line: Any, *, keys: bytes, proxy:
 
 def _create(session: Session, images: Images, engine: Engine, given: dict[str, Any]) -> Container:
     options = read(session, given)
+    image = _at_hand(images, given["image"], given["pull"], quiet=given["quiet"])
     with shown(quiet=given["quiet"]) as progress:
-        _have(images, given["image"], given["pull"], progress)
         return engine.containers.create(
-            given["image"], name=given["name"], command=given["command"], options=options, progress=progress
+            image, name=given["name"], command=given["command"], options=options, progress=progress
         )
 
 
-def _have(images: Images, name: str, pull: str, progress: Any) -> None:
-    """The image is here; a missing one is pulled."""
+def _at_hand(images: Images, name: str, pull: str, *, quiet: bool) -> str:
+    """The name of an image that is here: a missing one is pulled, as is any with `always`."""
+    if pull != "always":
+        try:
+            return _known(images, name)
+        except NotFound:
+            if pull == "never" or _is_id(name):
+                raise
+        if not quiet:
+            click.echo(f"Unable to find image '{escape(parse(name).tagged().familiar)}' locally", err=True)
+    pulled = bring(images, name, quiet=quiet, err=True)[0].name
+    return name if parse(name).tagged().familiar == pulled else pulled  # `ps` shows what was typed, if it means that
+
+
+def _known(images: Images, name: str) -> str:
     try:
         images.find(name)
     except NotFound:
-        if pull == "never" or not hasattr(images, "pull"):
+        if _is_id(name):
             raise
-        click.echo(f"Unable to find image '{name}' locally", err=True)
-        images.pull(name, progress=progress)
+        meant = images.full_name(name)  # reads the rules for short names, which most names need not
+        images.find(meant)
+        return meant
+    return name
+
+
+def _is_id(name: str) -> bool:
+    """No registry knows images by their IDs."""
+    return is_digest(name) or is_digest(f"sha256:{name}")
 
 
 def _refuse_no_terminal(given: dict[str, Any], *, detach: bool) -> None:

@@ -13,6 +13,7 @@ from lamina.cli.options import parse_labels
 from lamina.cli.session import Session
 from lamina.errors import BadRequest, ConfigError
 
+_WHEN = ("missing", "always", "never")
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-i", "--interactive", is_flag=True, help="Our stdin is its stdin."),
     click.option("-t", "--tty", is_flag=True, help="It has a terminal."),
@@ -35,8 +36,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--privileged", is_flag=True, help="All privileges, all devices, nothing hidden."),
     click.option("--security-opt", "security", metavar="WORD", multiple=True, help="no-new-privileges, seccomp=…"),
     click.option("-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label."),
-    click.option("--pull", type=click.Choice(["missing", "never"]), default="missing", help="When to pull the image."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    click.option("--pull", type=click.Choice(_WHEN), default="missing", show_default=True, help="When to pull IMAGE."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, nothing of a pull."),
     click.argument("image"),
     click.argument("command", nargs=-1, type=click.UNPROCESSED),
 )

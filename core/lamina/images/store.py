@@ -106,6 +106,12 @@ class Images:
 
     # registries
 
+    def full_name(self, name: str) -> str:
+        """What a name means: the config's rules for short names are applied; InvalidName."""
+        from lamina.images.registry_config import full_name, read_registries  # noqa: PLC0415  # httpx, trio
+
+        return full_name(name, read_registries(self._registries)).familiar
+
     def pull(  # as many as the command has flags
         self,
         name: str,
