@@ -62,8 +62,8 @@ def _script(drivers: tuple[str, ...]) -> str:
     """Run the suite for each driver, and what is particular to it, with a report of each."""
     lines = ["failed=0"]
     for driver in drivers:
-        words = ("--must-run", *TRIMMED, *OPTIONS.get(driver, ()), *chapters())
-        suite = ["lamina.cli.main", "conformance", driver, *words]
+        flags = ("--must-run", *TRIMMED, *OPTIONS.get(driver, ()), *chapters())
+        suite = ["lamina.cli.main", "conformance", driver, *flags]
         runs = {f"{driver}.xml": ("$ROOM", [*suite, "--driver-root", "."])}
         if (particular := HOUSE / f"tests/drivers/test_{driver}.py").exists():
             runs[f"{driver}-particular.xml"] = (shlex.quote(str(HOUSE)), ["pytest", str(particular)])
