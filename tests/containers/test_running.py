@@ -54,7 +54,7 @@ def test_a_command_that_a_signal_ends_has_128_and_its_number(desk: Desk) -> None
 
 
 def test_our_own_failures_are_not_taken_for_the_commands(desk: Desk) -> None:
-    assert desk.fails("run", "no/such/image")[0] == 125
+    assert desk.fails("run", "--pull", "never", "no/such/image")[0] == 125
     assert desk.fails("run", "--network", "bridge", "demo/busybox", "true")[0] == 125
 
 
