@@ -62,6 +62,7 @@ class FuseDriver(Driver, StoresChanges):
         fs.mkdir(mode=0o700)
         if layer.parent is None:
             fs.chmod(0o755)
+            os.utime(fs, ns=(0, 0))  # the time of a root that nobody has touched
             return
         (place / "work").mkdir(mode=0o700)
         inherit_root(str(self._fs(layer.parent)), str(fs), times=True)
@@ -80,12 +81,9 @@ class FuseDriver(Driver, StoresChanges):
     def _adopt_root(self, parent: int, root: Path) -> None:
         """A layer joined to a parent only now takes over its root's attributes, unless it has brought its own."""
         status = root.stat()
-        untouched = stat.S_IMODE(status.st_mode) == 0o755 and (status.st_uid, status.st_gid) == (
-            os.geteuid(),
-            os.getegid(),
-        )
-        if untouched:
-            inherit_root(str(self._fs(parent)), str(root), times=False)
+        owned = (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+        if owned and stat.S_IMODE(status.st_mode) == 0o755:
+            inherit_root(str(self._fs(parent)), str(root), times=not status.st_mtime_ns)
 
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
