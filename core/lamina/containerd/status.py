@@ -25,6 +25,7 @@ CODES: Final[dict[type[BaseException], StatusCode]] = {
     errors.DigestMismatch: StatusCode.DATA_LOSS,
     errors.StoreBroken: StatusCode.DATA_LOSS,
     errors.NoSpace: StatusCode.RESOURCE_EXHAUSTED,
+    errors.CannotRun: StatusCode.INTERNAL,
     errors.RegistryError: StatusCode.INTERNAL,
     errors.Unavailable: StatusCode.UNAVAILABLE,
     errors.LaminaError: StatusCode.UNKNOWN,
