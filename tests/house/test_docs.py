@@ -66,6 +66,7 @@ def desk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.needs_root
+@pytest.mark.timeout(1000)  # some pages run a part of the suite
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
 def test_every_block_runs_or_says_why_not(page: Path, desk: Path) -> None:
     for block in blocks(page):
@@ -96,4 +97,4 @@ def _run(block: Block, desk: Path) -> subprocess.CompletedProcess[str]:
     }
     typed = re.findall(r"^\$ (.*)$", block.code, re.MULTILINE) if block.language == "console" else [block.code]
     argv = [*programs[block.language], "\n".join(typed)]
-    return subprocess.run(argv, cwd=desk, env=environ, capture_output=True, text=True, check=False, timeout=240)
+    return subprocess.run(argv, cwd=desk, env=environ, capture_output=True, text=True, check=False, timeout=900)
