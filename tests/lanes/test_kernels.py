@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from guests import KERNELS, SECONDS
-from lanes import LANES, Outcome, outcome_of, record
+from lanes import LANES, Outcome, outcome_of, record, skip_if_spared
 from uml import TIME_RAN_OUT, Guest
 
 CASES = [
@@ -21,6 +21,7 @@ CASES = [
 def test_the_driver_conforms_on_that_kernel(
     lane: str, driver: str, guests: dict[str, Guest], request: pytest.FixtureRequest
 ) -> None:
+    skip_if_spared(request.node, driver, lane)
     kernel = KERNELS[lane]
     record(request.node, Outcome(driver, lane, skipped=1, why=f"{kernel.variable} is not set"))
     if kernel.program is None:
