@@ -44,6 +44,7 @@ class Ability(enum.Enum):
     NANOSECOND_TIMES = "keep times to the nanosecond"
     LATE_TIMES = "keep times after January 2038"
     LARGE_XATTRS = "keep extended attributes of more than 128 bytes"
+    SETID_WRITES = "keep setuid and setgid of a file that root writes to"
     ACLS = "keep POSIX access control lists"
     RENAME_FLAGS = "rename with EXCHANGE and NOREPLACE"
     FALLOCATE = "preallocate and punch holes"

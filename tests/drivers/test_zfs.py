@@ -145,7 +145,7 @@ def test_what_zfs_fuse_lacks_is_found_out_and_leaves_nothing(house: ZfsHouse, tm
         tmp_path,
         """
 lacking = {ability.name for ability in driver.lacking()}
-assert {"NANOSECOND_TIMES", "LATE_TIMES", "LARGE_XATTRS", "ACLS", "RENAME_FLAGS", "TMPFILE"} <= lacking, lacking
+assert {"NANOSECOND_TIMES", "LATE_TIMES", "LARGE_XATTRS", "ACLS", "SETID_WRITES", "TMPFILE"} <= lacking, lacking
 assert driver.health().ok
 assert not any("probe" in name for name in children(dataset.partition("/")[0]))
 """,

@@ -107,7 +107,8 @@ def _special(whim: Whim, model: Model) -> Step | None:
 
 
 def _write(whim: Whim, model: Model) -> Step | None:
-    path = _pick(model, whim.first, lambda node: node.type == FILE)
+    taken = 0o6000 if Ability.SETID_WRITES in model.cannot else 0  # what the write would take away
+    path = _pick(model, whim.first, lambda node: node.type == FILE and not node.mode & taken)
     return None if path is None else Step("write", path, {"offset": whim.second * 7, "data": whim.content or b"!"})
 
 

@@ -52,6 +52,13 @@ def _large_xattrs(root: Path) -> bool:
     return os.getxattr(root / "file", "user.large") == value
 
 
+def _setid_writes(root: Path) -> bool:
+    (root / "file").chmod(0o6755)
+    with (root / "file").open("r+b") as file:
+        file.write(b"x")
+    return (root / "file").stat().st_mode & 0o6000 == 0o6000
+
+
 def _acls(root: Path) -> bool:
     os.setxattr(root / "file", "system.posix_acl_access", ACL)
     # an ACL that is kept but not honoured leaves the mode alone: the mask has to become the group's permissions
@@ -125,6 +132,7 @@ PROBES: dict[Ability, Callable[[Path], bool]] = {
     Ability.NANOSECOND_TIMES: _nanoseconds,
     Ability.LATE_TIMES: _late_times,
     Ability.LARGE_XATTRS: _large_xattrs,
+    Ability.SETID_WRITES: _setid_writes,
     Ability.ACLS: _acls,
     Ability.RENAME_FLAGS: _rename_flags,
     Ability.FALLOCATE: _fallocate,

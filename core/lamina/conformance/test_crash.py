@@ -223,8 +223,10 @@ def test_what_was_written_to_an_active_snapshot_survives_the_death_of_the_proces
 
     assert death.acknowledged == ("written",)
     with room.open() as snapshots:
-        # the mount outlives the process that made it, and the store knows of it
-        assert mounts_below(room.path) == [str(room.path / "at")]
+        # the mount outlives the process that made it, and the store knows of it; what lies in the home is the driver's
+        assert [each for each in mounts_below(room.path) if not each.startswith(f"{room.home}/")] == [
+            str(room.path / "at")
+        ]
         snapshots.unmount(room.path / "at")
         assert exists(snapshots, "active", "file")
         assert read(snapshots, "active", "file") == "written"

@@ -35,6 +35,12 @@ def _large_xattrs(place: Path) -> bool:
     return os.getxattr(place, "user.lamina") == wanted
 
 
+def _setid_writes(place: Path) -> bool:
+    place.chmod(0o6755)
+    place.write_bytes(b"x")
+    return place.stat().st_mode & 0o6000 == 0o6000
+
+
 def _acls(place: Path) -> bool:
     os.setxattr(place, "system.posix_acl_access", _ACL + _OTHER)
     return place.stat().st_mode & 0o777 == 0o750  # honoured, not only kept: the mask is the group's mode
@@ -65,6 +71,7 @@ _PROBES: Final[dict[Ability, Callable[[Path], bool]]] = {
     Ability.NANOSECOND_TIMES: _nanoseconds,
     Ability.LATE_TIMES: _late_times,
     Ability.LARGE_XATTRS: _large_xattrs,
+    Ability.SETID_WRITES: _setid_writes,
     Ability.ACLS: _acls,
     Ability.RENAME_FLAGS: _rename_flags,
     Ability.FALLOCATE: _fallocate,
