@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from lanes import Ledger
+
+# pytest also reads this file where another config rules: when the suite is run from the folder above
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from lanes import Ledger  # found there
 
 _LOOPS = Path("/sys/block")
 _ledger = Ledger()  # a report has no way back to its config
