@@ -57,7 +57,8 @@ def borrow(place: Path) -> None:
     for distribution in closure("lamina", "conformance") - {"lamina"}:
         files = importlib.metadata.files(distribution) or []
         for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
-            (place / top).symlink_to(str(importlib.metadata.distribution(distribution).locate_file(top)))
+            if not (place / top).exists():  # one distribution may go by two spellings of its name
+                (place / top).symlink_to(str(importlib.metadata.distribution(distribution).locate_file(top)))
 
 
 def closure(name: str, extra: str = "") -> set[str]:
