@@ -232,7 +232,8 @@ def seen(root: Path) -> dict[str, str | None]:
     return {os.fspath(path.relative_to(root)): None if path.is_dir() else path.read_text() for path in root.rglob("*")}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.timeout(900)  # each history mounts a dozen layers in every way there is
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(trees(2), min_size=6, max_size=11))
 def test_joined_runs_show_what_one_mount_would(tmp_path: Path, layers: list[dict[str, object]]) -> None:
     home = tmp_path / "random"
