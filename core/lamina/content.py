@@ -63,6 +63,12 @@ def opened_tree(root: Path) -> Iterator[int]:
 # in
 
 
+@attrs.frozen
+class _Unpacked:
+    applied: Applied
+    removes: bool  # whether the tar removes anything
+
+
 def apply(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> Applied:
     """The active layer holds what the tar says on top of what it held. The caller holds its lock.
 
@@ -75,14 +81,16 @@ def apply(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> Applied:
         rows.set_step(connection, row.id, rows.READY, step)
     row = attrs.evolve(row, step=step)
     try:
-        applied = _unpack(store, row, tar, alone=alone)
+        unpacked = _unpack(store, row, tar, alone=alone)
         store.sync_if_full()
     except BaseException:
         _back_out(store, row)
         raise
     with store.meta.change() as connection:
+        if unpacked.removes and row.parent is None and not alone:
+            rows.set_rooted(connection, row.id)
         rows.set_step(connection, row.id, step, rows.READY)
-    return applied
+    return unpacked.applied
 
 
 def _back_out(store: Store, row: Row) -> None:
@@ -107,7 +115,7 @@ def _is_empty(store: Store, row: Row) -> bool:
     return all(mount.type == "bind" for mount in mounts) and not os.listdir(mounts[-1].source)
 
 
-def _unpack(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> Applied:
+def _unpack(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> _Unpacked:
     tree = _direct_tree(store, row)
     if tree is None or (row.parent is not None and not tar.seekable()):
         return _merged(store, row, tar)  # only there the parent can be asked
@@ -135,22 +143,22 @@ def _direct_tree(store: Store, row: Row) -> ChangesTree | None:
     return store.ask(store.driver.changes, rows.layer_of(store.meta.read(), row))
 
 
-def _direct(store: Store, row: Row, tar: BinaryIO, tree: ChangesTree, *, base: bool) -> Applied:
+def _direct(store: Store, row: Row, tar: BinaryIO, tree: ChangesTree, *, base: bool) -> _Unpacked:
     from lamina.archive import apply_direct  # noqa: PLC0415
 
     with _reading(store, row, tar) as layer:
-        apply_direct(layer, tree, base=base)
-        return _applied(layer)
+        removes = apply_direct(layer, tree, base=base)
+        return _Unpacked(_applied(layer), removes)
 
 
-def _merged(store: Store, row: Row, tar: BinaryIO) -> Applied:
+def _merged(store: Store, row: Row, tar: BinaryIO) -> _Unpacked:
     from lamina.archive import apply_merged  # noqa: PLC0415
 
     place = open_peephole(store, row, row.id, writable=True)
     try:
         with _reading(store, row, tar) as layer:
-            apply_merged(layer, place)
-            return _applied(layer)
+            removes = apply_merged(layer, place)
+            return _Unpacked(_applied(layer), removes)
     finally:
         clear_peephole(store, row.id)
 

@@ -30,7 +30,7 @@ _UNNAMED: Final = "\0"  # no user's name contains it
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SELECT: Final = """
     SELECT s.id, s.name, s.kind, s.step, s.parent, p.name, s.labels, s.size, s.inodes, s.created, s.updated,
-        s.next_name, s.next_parent
+        s.next_name, s.next_parent, s.rooted
     FROM snapshots AS s LEFT JOIN snapshots AS p ON p.id = s.parent
 """
 
@@ -51,6 +51,7 @@ class Row:
     updated: int
     next_name: str | None
     next_parent: int | None
+    rooted: int
 
     @property
     def hidden(self) -> bool:
@@ -231,6 +232,11 @@ def forget_commit(connection: sqlite3.Connection, layer_id: int) -> None:
         WHERE id = ? AND step = 'committing'
     """
     connection.execute(query, (layer_id,))
+
+
+def set_rooted(connection: sqlite3.Connection, layer_id: int) -> None:
+    """No parent can be put below the layer any more."""
+    connection.execute("UPDATE snapshots SET rooted = 1 WHERE id = ?", (layer_id,))
 
 
 def set_labels(connection: sqlite3.Connection, layer_id: int, labels: Mapping[str, str]) -> None:

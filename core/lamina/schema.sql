@@ -13,6 +13,8 @@ CREATE TABLE snapshots (
     inodes  INTEGER,
     created INTEGER NOT NULL,                   -- nanoseconds since 1970
     updated INTEGER NOT NULL,
+    -- a tar's removals were carried out rather than written down: no parent can be put below it any more
+    rooted  INTEGER NOT NULL DEFAULT 0 CHECK (rooted IN (0, 1)),
     -- what a commit in progress will make of it
     next_name   TEXT UNIQUE,
     next_parent INTEGER REFERENCES snapshots (id) ON DELETE RESTRICT,

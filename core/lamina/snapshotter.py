@@ -167,8 +167,9 @@ class Snapshotter:
     ) -> Snapshot:
         """Freeze an active snapshot: it is called `name` from now on and may have children; `key` is free again.
 
-        A `parent` other than the one it was prepared on needs Ability.REBASE. The labels are these; those of the active
-        snapshot go with its key. InUse while it is mounted; when this raises, the snapshot is active as before.
+        A `parent` other than the one it was prepared on needs Ability.REBASE; see also `apply`. The labels are these;
+        those of the active snapshot go with its key. InUse while it is mounted; when this raises, the snapshot is
+        active as before.
         """
         onto = None if parent is KEEP else verbs.Onto(parent)
         committed = verbs.commit(self._store, check_name(name), key, onto, check_labels(labels))
@@ -268,6 +269,7 @@ class Snapshotter:
         """Unpack a layer tar, compressed or not, into an active snapshot.
 
         `alone`: the snapshot will get its parent only when it is committed; a tar that leans on it raises NeedsParent.
+        Without `alone`, a tar that removes something settles that a snapshot without a parent never gets one.
         When this raises, a snapshot that was empty is empty again; one with content has kept it except where the tar
         had already replaced it. Either may be used further, or removed.
         """

@@ -12,7 +12,7 @@ import attrs
 from lamina import rows
 from lamina.commits import complete_commit
 from lamina.driver import Ability
-from lamina.errors import AlreadyExists, BadRequest, InUse, LaminaError, NotFound
+from lamina.errors import AlreadyExists, BadRequest, InUse, LaminaError, NotFound, WrongParent
 from lamina.layer import Kind
 from lamina.mount import Mount
 from lamina.recovery import settle, settle_the_dead
@@ -104,6 +104,11 @@ def _new_parent(store: Store, connection: sqlite3.Connection, onto: Onto, row: R
     below = None if onto.parent is None else parent_id(connection, onto.parent)
     if below != row.parent and Ability.REBASE in store.driver.cannot:
         raise BadRequest(f"{store.driver.name} cannot {Ability.REBASE.value}")
+    if below is not None and row.rooted:
+        raise WrongParent(
+            f"{row.name!r} holds a layer tar whose removals were carried out, as nothing lay below; "
+            "to put it onto a parent, apply the tar with alone=True"
+        )
     return below
 
 

@@ -18,7 +18,7 @@ from lamina.overlaydialect import OverlayWhiteouts
 from lamina.trees import remove_tree
 
 
-def _ways(tree: Path) -> dict[str, Callable[[io.BytesIO], None]]:
+def _ways(tree: Path) -> dict[str, Callable[[io.BytesIO], object]]:
     changes = ChangesTree(tree, OverlayWhiteouts())
     return {
         "merged": lambda tar: apply_merged(tar, tree),

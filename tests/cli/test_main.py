@@ -22,7 +22,7 @@ HEAVY = (
     "pytest",
     "hypothesis",
     "isal",
-    "zstandard",
+    "backports.zstd",
     "asyncio",
     "grpc",
     "google.protobuf",

@@ -8,19 +8,24 @@ import hashlib
 import io
 import lzma
 import random
+import sys
 from collections.abc import Callable
 
 import pytest
-import zstandard
 
 from lamina.compression import LayerReader, open_compressed, open_decompressed
 from lamina.errors import BadArchive, BadRequest
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 CONTENT = random.Random(1).randbytes(300_000) + bytes(300_000)  # noqa: S311  # not a secret
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "gzip": gzip.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstd.compress,
     "xz": lzma.compress,
     "bzip2": bz2.compress,
 }
@@ -78,10 +83,10 @@ def test_a_stream_with_a_wrong_byte_is_an_error_or_the_content_it_had(form: str)
 
 @packed_forms
 def test_a_bomb_is_read_in_pieces(form: str) -> None:
-    """However much a few bytes stand for: never more than 64 MiB at once, which is what zstd gives for 2 KiB."""
+    """However much a few bytes stand for."""
     bomb = PACK[form](bytes(100 << 20))
 
-    assert len(open_decompressed(io.BytesIO(bomb)).read(1000)) <= 64 << 20
+    assert len(open_decompressed(io.BytesIO(bomb)).read(1000)) <= 1000
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])

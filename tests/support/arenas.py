@@ -23,7 +23,7 @@ class Arena:
 
     tree: Path
     outside: Path
-    unpack: Callable[[io.BytesIO], None]
+    unpack: Callable[[io.BytesIO], object]
 
     def names(self) -> set[str]:
         """Everything in the tree."""

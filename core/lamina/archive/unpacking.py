@@ -30,24 +30,25 @@ _IMPOSSIBLE: Final = frozenset(
 _LARGEST_ID: Final = 0xFFFFFFFE  # one more means "leave it as it is"
 
 
-def apply_merged(layer: BinaryIO, place: Path) -> None:
+def apply_merged(layer: BinaryIO, place: Path) -> bool:
     """The tree at `place` shows what the tar says on top of what it showed.
 
-    A hostile or broken tar is BadArchive; what came before the bad entry has been done then. `OSError` names the entry.
+    True if it removes anything. A hostile or broken tar is BadArchive, and what came before the bad entry has been
+    done. `OSError` names the entry.
     """
     with opened(place, DIRECTORY) as root:
-        _Merged(root).run(layer)
+        return _Merged(root).run(layer)
 
 
-def apply_direct(layer: BinaryIO, tree: ChangesTree, *, base: bool) -> None:
+def apply_direct(layer: BinaryIO, tree: ChangesTree, *, base: bool) -> bool:
     """The empty changes tree holds what the tar says, in the tree's own dialect.
 
     With `base` nothing will ever lie below it. Without, a tar that leans on something of its parent raises NeedsParent.
-    Errors otherwise as with `apply_merged`.
+    Otherwise as `apply_merged`.
     """
     with opened(tree.root, DIRECTORY) as root:
         unpacking = _Merged(root, tree.whiteouts.is_private_xattr) if base else _Direct(root, tree.whiteouts)
-        unpacking.run(layer)
+        return unpacking.run(layer)
 
 
 class _Unpacking(ABC):
@@ -57,26 +58,25 @@ class _Unpacking(ABC):
         self._root = root
         self._is_private = is_private
         self._known = Directory()
+        self._removes = False
         self._places = Places(root, self._known, leans=leans)
 
-    def run(self, layer: BinaryIO) -> None:
+    def run(self, layer: BinaryIO) -> bool:
         with self._places:
             self._places.at(b"")  # notes the root's times before anything changes them
             for header, data in read_headers(layer):
                 with _named(header.path):
                     self._take(judge(header.path), header, data)
         self._finish()
+        return self._removes
 
     # one entry
 
     def _take(self, name: Name, header: Header, data: EntryData) -> None:
         if name.meaning is Meaning.NOTHING:
             return
-        if name.meaning is Meaning.OPAQUE:
-            self._hide_all(name.directory)
-            return
-        if name.meaning is Meaning.GONE:
-            self._hide(name)
+        if name.meaning in {Meaning.OPAQUE, Meaning.GONE}:
+            self._take_removal(name)
             return
         if max(header.uid, header.gid) > _LARGEST_ID:
             raise BadArchive(header.path, "an owner beyond 32 bits")
@@ -88,6 +88,10 @@ class _Unpacking(ABC):
             self._take_link(name, header)
         else:
             self._take_other(name, header, data)
+
+    def _take_removal(self, name: Name) -> None:
+        self._removes = True
+        self._hide_all(name.directory) if name.meaning is Meaning.OPAQUE else self._hide(name)
 
     def _take_root(self, header: Header) -> None:
         if header.type is not EntryType.DIRECTORY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import sqlite3
@@ -143,6 +144,13 @@ def exists(snapshots: Snapshotter, key: str, path: str) -> bool:
     """Whether the snapshot has an entry of this name."""
     with snapshots.look(key) as root:
         return os.path.lexists(root / path)
+
+
+def layer_tar(snapshots: Snapshotter, key: str) -> bytes:
+    """The layer of a snapshot, as `diff` writes it."""
+    out = io.BytesIO()
+    snapshots.diff(key, out)
+    return out.getvalue()
 
 
 # edits: each returns a function that is given the root of a mounted tree

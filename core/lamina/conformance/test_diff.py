@@ -19,6 +19,7 @@ from lamina.conformance.harness import (
     Room,
     append,
     grow,
+    layer_tar,
     link,
     mkdir,
     rename,
@@ -29,9 +30,8 @@ from lamina.conformance.harness import (
     unlink,
     write,
 )
-from lamina.conformance.marks import needs, needs_root
+from lamina.conformance.marks import needs_root
 from lamina.conformance.witness import assert_same, expected_changes
-from lamina.driver import Ability
 from lamina.snapshotter import Snapshotter
 
 
@@ -135,14 +135,14 @@ def test_native_changes_equal_those_of_a_walk_over_both_trees(
 @every_edit
 def test_a_diff_applied_to_the_parent_makes_the_child(room: Room, snapshots: Snapshotter, edits: list[Edit]) -> None:
     _two(room, snapshots, edits)
-    tar = _tar(snapshots, "child")
+    tar = layer_tar(snapshots, "child")
 
     snapshots.prepare("copy growing", "base")
     snapshots.apply("copy growing", io.BytesIO(tar))
     snapshots.commit("copy", "copy growing")
 
     assert_same(seen(snapshots, "child"), seen(snapshots, "copy"))
-    assert _tar(snapshots, "copy") == tar
+    assert layer_tar(snapshots, "copy") == tar
 
 
 @every_edit
@@ -156,11 +156,11 @@ def test_an_active_snapshot_has_the_same_diff_as_when_it_is_committed(
     for change in edits:
         change(place)
     snapshots.unmount(place)
-    before = _tar(snapshots, "active")
+    before = layer_tar(snapshots, "active")
 
     snapshots.commit("child", "active")
 
-    assert _tar(snapshots, "child") == before
+    assert layer_tar(snapshots, "child") == before
 
 
 def test_the_same_tree_gives_the_same_bytes(room: Room, snapshots: Snapshotter) -> None:
@@ -168,15 +168,15 @@ def test_the_same_tree_gives_the_same_bytes(room: Room, snapshots: Snapshotter) 
     grow(room, snapshots, "one", *(write(name, name) for name in names), settle)
     grow(room, snapshots, "two", *(write(name, name) for name in reversed(names)), settle)
 
-    assert _tar(snapshots, "one") == _tar(snapshots, "two")
-    assert _tar(snapshots, "one") == _tar(snapshots, "one")
+    assert layer_tar(snapshots, "one") == layer_tar(snapshots, "two")
+    assert layer_tar(snapshots, "one") == layer_tar(snapshots, "one")
 
 
 def test_a_layer_is_what_another_tar_reader_expects(room: Room, snapshots: Snapshotter) -> None:
     grow(room, snapshots, "base", _base)
     grow(room, snapshots, "child", rmtree("dir"), unlink("file"), write("new/file", "new"), parent="base")
 
-    with tarfile.open(fileobj=io.BytesIO(_tar(snapshots, "child"))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(layer_tar(snapshots, "child"))) as tar:
         members = {member.name: member for member in tar}
         assert {".wh.dir", ".wh.file", "new", "new/file"} <= members.keys()
         assert "dir" not in members
@@ -188,7 +188,7 @@ def test_a_layer_is_what_another_tar_reader_expects(room: Room, snapshots: Snaps
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_apply_tells_digests_of_both_forms(room: Room, snapshots: Snapshotter, pack: Callable[[bytes], bytes]) -> None:
     grow(room, snapshots, "base", _base)
-    tar = _tar(snapshots, "base")
+    tar = layer_tar(snapshots, "base")
     packed = pack(tar)
 
     snapshots.prepare("copy")
@@ -253,21 +253,6 @@ def test_a_directory_that_a_foreign_layer_only_implies_keeps_its_own_attributes(
     assert (entry.mode, entry.uid, entry.gid) == (0o2750, 7, 8)
 
 
-@needs(Ability.REBASE)
-def test_layers_applied_alone_and_joined_at_commit_make_the_same_trees(room: Room, snapshots: Snapshotter) -> None:
-    """As images are unpacked in parallel: each layer by itself, and onto its parent when both are there."""
-    edits: list[Edit] = [_made_anew, unlink("file"), append("linked", "more"), write("file/now/a/directory", "x")]
-    _two(room, snapshots, edits)
-    tar = _tar(snapshots, "child")
-
-    snapshots.prepare("alone")
-    snapshots.apply("alone", io.BytesIO(tar), alone=True)
-    snapshots.commit("joined", "alone", parent="base")
-
-    assert_same(seen(snapshots, "child"), seen(snapshots, "joined"))
-    assert _tar(snapshots, "joined") == tar
-
-
 @contextmanager
 def _opened(directory: Path) -> Iterator[int]:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -275,12 +260,6 @@ def _opened(directory: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _tar(snapshots: Snapshotter, key: str) -> bytes:
-    out = io.BytesIO()
-    snapshots.diff(key, out)
-    return out.getvalue()
 
 
 def _foreign(entries: list[tuple[str, bytes | None]]) -> io.BytesIO:

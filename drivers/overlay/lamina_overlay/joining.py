@@ -112,7 +112,7 @@ def _cut(below: Sequence[int]) -> tuple[Sequence[int], list[Sequence[int]]]:
     """The layers that are mounted one by one, and the runs, the upper first; as few runs as will do."""
     rest = below
     runs: list[Sequence[int]] = []
-    while len(rest) + 2 * len(runs) - 1 > MOST or not runs:
+    while rest and (len(rest) + 2 * len(runs) - 1 > MOST or not runs):
         runs.insert(0, rest[-LENGTH:])
         rest = rest[:-LENGTH]
     return rest, runs
