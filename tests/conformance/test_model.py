@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina.conformance.harness import Edit, mkdir, symlink, together, unlink, write
-from lamina.conformance.model import Model, ModelTree
+from lamina.conformance.model import FILE, Model, ModelTree, Step
 from lamina.conformance.play import RealTree
 from lamina.conformance.strategies import Whim, resolve, whims
 from lamina.conformance.witness import assert_same, differences, expected_changes, manifest
@@ -34,6 +38,33 @@ def test_random_edits_of_a_plain_directory_agree_with_the_model(tmp_path: Path, 
 
     assert_same(model.manifest(), manifest(place))
     shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("step", [("write", {"offset": 0, "data": b"x"}), ("truncate", {"size": 0})], ids=["write", "cut"])
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6711, 0o2744, 0o4600, 0o1777], ids=oct)
+def test_setuid_and_setgid_outlive_writing_as_the_model_says(
+    tmp_path: Path, mode: int, step: tuple[str, dict[str, Any]]
+) -> None:
+    model = Model()
+    made = Step("make", b"file", {"type": FILE, "mode": mode, "uid": os.geteuid(), "gid": os.getegid()}, 10**18)
+
+    for one in (made, Step(step[0], b"file", step[1], 10**18)):
+        RealTree(tmp_path).do(one)
+        ModelTree(model).do(one)
+
+    assert oct(stat.S_IMODE((tmp_path / "file").stat().st_mode)) == oct(model.at(b"file").mode)
+
+
+@pytest.mark.needs_root
+def test_both_hold_for_a_caller_who_may_not_keep_them(tmp_path: Path) -> None:
+    # of every group that files are given to: chmod takes setgid away from a file of others
+    who = ["setpriv", "--groups=0,1,1000,65534", "--bounding-set=-fsetid", "--inh-caps=-fsetid"]
+    tests = ["-p", "no:cacheprovider", f"--basetemp={tmp_path / 'base'}", "-k", "model_says or agree_with_the_model"]
+
+    told = subprocess.run([*who, sys.executable, "-m", "pytest", *tests, __file__], capture_output=True, text=True, check=False)
+
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "13 passed" in told.stdout
 
 
 BLOWS: list[tuple[str, Edit]] = [

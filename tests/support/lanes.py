@@ -31,8 +31,6 @@ LONG: Final = frozenset(
         ("zfs", "host"),
         ("devmapper", "uml"),
         ("overlay", "uml"),
-        ("vfs", "userns"),
-        ("vfs", "user"),
     }
 )
 _PROPERTY: Final = "lane"

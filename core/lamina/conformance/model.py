@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from lamina.conformance.caller import keeps_setid
 from lamina.conformance.witness import Seen
 from lamina.driver import Ability
 
@@ -116,6 +117,13 @@ def _seen(node: Node, names: tuple[bytes, ...]) -> Seen:
     )
 
 
+def _written(node: Node) -> None:
+    """What the kernel takes from a file whose content somebody without CAP_FSETID alters (fs/attr.c)."""
+    if not keeps_setid():
+        # setgid on a file that its group may not execute once meant mandatory locking, and stays with its group
+        node.mode &= ~(stat.S_ISUID | (stat.S_ISGID if node.mode & stat.S_IXGRP else 0))
+
+
 @attrs.frozen
 class Step:
     """One edit, with every choice made: `verb` is a method of `Tree`, of the model as of the real thing."""
@@ -147,12 +155,14 @@ class ModelTree:
         node = self.model.own(path)
         held = node.content.ljust(offset, b"\0")
         node.content = held[:offset] + data + held[offset + len(data) :]
+        _written(node)
         node.mtime_ns = time
 
     def truncate(self, path: bytes, time: int, *, size: int) -> None:
         """The file has this length."""
         node = self.model.own(path)
         node.content = node.content[:size].ljust(size, b"\0")
+        _written(node)
         node.mtime_ns = time
 
     def attributes(self, path: bytes, time: int, *, uid: int, gid: int, mode: int) -> None:

@@ -24,8 +24,8 @@ pytest.register_assert_rewrite("lamina.conformance.harness", "lamina.conformance
 
 from lamina.config import driver_options  # noqa: E402  # after the line that has pytest explain our assertions
 from lamina.conformance import leaks, summary  # noqa: E402
+from lamina.conformance.caller import is_root  # noqa: E402
 from lamina.conformance.harness import Room  # noqa: E402
-from lamina.conformance.play import is_root  # noqa: E402
 from lamina.driver import Ability, Driver, Health  # noqa: E402
 from lamina.errors import LaminaError  # noqa: E402
 from lamina.plugins import load_driver  # noqa: E402

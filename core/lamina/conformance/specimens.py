@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from lamina.conformance.caller import is_root
 from lamina.conformance.harness import Edit
 from lamina.conformance.marks import needs, needs_root
-from lamina.conformance.play import is_root
 from lamina.driver import Ability
 
 MINUTE = 60 * 10**9

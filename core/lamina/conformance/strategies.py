@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 from hypothesis import strategies as st
 
+from lamina.conformance.caller import is_root
 from lamina.conformance.model import DIRECTORY, FILE, LINK, Model, Node, Step
-from lamina.conformance.play import is_root
 from lamina.driver import Ability
 
 NAMES = (b"a", b"b", b"c", b"d", b"\xff\xfe", b"line\nbreak", b"n" * 255, "é".encode())
