@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from lamina.errors import InUse, LaminaError, NoSpace, StoreBroken
+from lamina.journal import RESERVES, Journal, is_full, journal_for
 
 VERSION: Final = 1
 Flush = Literal["OFF", "NORMAL", "FULL"]
 
 _PATIENCE: Final = 60.0  # seconds to wait for another process; transactions take microseconds
-_RESERVE: Final = 256 << 10  # bytes kept aside, so that a full disk can still be told what is removed from it
-_NO_ROOM: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -84,6 +83,7 @@ class Metadata:
         self._passing = passing
         self._guard = threading.Lock()
         self._started = False
+        self._journal: Journal | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -102,8 +102,9 @@ class Metadata:
                 f"{self._path}: written by a newer lamina (format {version}, this one knows {VERSION}); "
                 "use that one, or another root"
             )
+        self._journal = journal_for(self._path.parent)
+        self._keep_journal(connection)
         if version == 0:
-            connection.execute("PRAGMA journal_mode=WAL")
             with self.change(lasting=True):
                 if _version(connection) == 0:  # nobody was quicker
                     _create(connection)
@@ -132,7 +133,10 @@ class Metadata:
         """
         connection = self._connection()
         if freeing:
-            self._spend_reserve()
+            self.spend_reserve()
+        elif self._journal == "TRUNCATE" and is_full(self._path.parent):
+            # half of a transaction must not fit: nobody could read before there is room to take it back
+            raise _no_room(self._path)
         self._set_flush(connection, self._lasting if lasting else self._passing)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -152,15 +156,16 @@ class Metadata:
         except OSError:
             return
         try:
-            os.posix_fallocate(descriptor, 0, _RESERVE)
+            os.posix_fallocate(descriptor, 0, RESERVES[self._journal or "WAL"])
         except OSError:  # no room, or a file system that promises none
             with contextlib.suppress(OSError):
                 self._reserve.unlink()
         finally:
             os.close(descriptor)
 
-    def _spend_reserve(self) -> None:
-        if _room(self._path) < _RESERVE:
+    def spend_reserve(self) -> None:
+        """On a full disk the reserve is given up. For what makes room: some file systems want room for that."""
+        if is_full(self._path.parent):
             with contextlib.suppress(FileNotFoundError):
                 self._reserve.unlink()
 
@@ -186,7 +191,13 @@ class Metadata:
             raise _explained(error, self._path) from error
         connection.path = self._path
         connection.execute("PRAGMA foreign_keys=ON")
+        self._keep_journal(connection)
         return connection
+
+    def _keep_journal(self, connection: _Connection) -> None:
+        """Only the log is noted in the file itself; the other one each connection has to be told of."""
+        if self._journal is not None:
+            connection.execute(f"PRAGMA journal_mode={self._journal}")
 
     def _abandon(self) -> None:
         """We are a forked child: our parent's connections are neither to be used nor to be closed."""
@@ -206,8 +217,9 @@ _abandoned: list[object] = []
 def _explained(error: sqlite3.DatabaseError, path: Path) -> LaminaError:
     """What SQLite says as one of ours, with what to do about it."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the extended codes refine the last byte
-    if code in _NO_ROOM and _room(path) < _RESERVE:
-        return NoSpace(f"{path.parent}: no space left to note what was asked for")
+    # why writing failed SQLite does not tell of all system calls
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(path.parent)):
+        return _no_room(path)
     if code == sqlite3.SQLITE_BUSY:
         return InUse(f"{path}: another process holds the database; try again")
     if code in _DAMAGED:
@@ -218,9 +230,8 @@ def _explained(error: sqlite3.DatabaseError, path: Path) -> LaminaError:
     return StoreBroken(f"{path}: {error}")
 
 
-def _room(path: Path) -> int:
-    told = os.statvfs(path)
-    return told.f_bavail * told.f_frsize
+def _no_room(path: Path) -> NoSpace:
+    return NoSpace(f"{path.parent}: no space left to note what was asked for")
 
 
 def _sync_directories(room: Path) -> None:

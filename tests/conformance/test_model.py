@@ -40,7 +40,9 @@ def test_random_edits_of_a_plain_directory_agree_with_the_model(tmp_path: Path, 
     shutil.rmtree(place)
 
 
-@pytest.mark.parametrize("step", [("write", {"offset": 0, "data": b"x"}), ("truncate", {"size": 0})], ids=["write", "cut"])
+@pytest.mark.parametrize(
+    "step", [("write", {"offset": 0, "data": b"x"}), ("truncate", {"size": 0})], ids=["write", "cut"]
+)
 @pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6711, 0o2744, 0o4600, 0o1777], ids=oct)
 def test_setuid_and_setgid_outlive_writing_as_the_model_says(
     tmp_path: Path, mode: int, step: tuple[str, dict[str, Any]]
@@ -61,7 +63,9 @@ def test_both_hold_for_a_caller_who_may_not_keep_them(tmp_path: Path) -> None:
     who = ["setpriv", "--groups=0,1,1000,65534", "--bounding-set=-fsetid", "--inh-caps=-fsetid"]
     tests = ["-p", "no:cacheprovider", f"--basetemp={tmp_path / 'base'}", "-k", "model_says or agree_with_the_model"]
 
-    told = subprocess.run([*who, sys.executable, "-m", "pytest", *tests, __file__], capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        [*who, sys.executable, "-m", "pytest", *tests, __file__], capture_output=True, text=True, check=False
+    )
 
     assert told.returncode == 0, told.stdout + told.stderr
     assert "13 passed" in told.stdout

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+from lamina.syscalls import opened
+
+_BTRFS_IOC_SYNC: Final = 0x9408  # linux/btrfs.h
 
 
 @contextmanager
@@ -64,6 +71,14 @@ def cut_the_power(image: Path, copy: Path) -> None:
     What the file system has not yet written to its device is not in the image.
     """
     subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+
+
+def wake_the_cleaner(place: Path) -> None:
+    """What is written is on the disk, and a btrfs begins now to free what was removed."""
+    with opened(place, os.O_RDONLY | os.O_DIRECTORY) as directory:
+        os.fsync(directory)
+        with contextlib.suppress(OSError):  # another file system
+            fcntl.ioctl(directory, _BTRFS_IOC_SYNC)
 
 
 def fill(directory: Path) -> Path:

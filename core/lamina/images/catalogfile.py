@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lamina.errors import StoreBroken
+from lamina.journal import journal_for
 
 _VERSION: Final = 1
 _PATIENCE: Final = 60.0  # seconds to wait for another process; every transaction is short
@@ -18,7 +19,7 @@ def open_catalog(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         path.chmod(0o600)
-        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA journal_mode = {journal_for(path.parent)}")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
         _prepare(db)
