@@ -21,6 +21,7 @@ __all__ = [
     "MountPoint",
     "bind",
     "boot_id",
+    "depth_of",
     "is_mounted",
     "mount_all",
     "mount_one",
@@ -61,10 +62,15 @@ def mount_all(mounts: Sequence[Mount], target: Path) -> None:
     try:
         for each in mounts:
             mount_one(each, target)
-            done += 1
+            done += depth_of([each])
     except BaseException:
         unmount(target, times=done, lazy=True)
         raise
+
+
+def depth_of(mounts: Sequence[Mount]) -> int:
+    """How many mounts lie upon each other once these are done; a remount changes the one before it."""
+    return sum("remount" not in mount.options for mount in mounts)
 
 
 def mount_one(mount: Mount, target: Path) -> None:
@@ -137,7 +143,7 @@ def temporarily_mounted(mounts: Sequence[Mount], *, below: Path) -> Iterator[Pat
         try:
             yield target
         finally:
-            _let_go(target, len(mounts))
+            _let_go(target, depth_of(mounts))
     finally:
         target.rmdir()
 

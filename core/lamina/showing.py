@@ -14,7 +14,7 @@ import attrs
 from lamina import mountrows, rows, syscalls
 from lamina.errors import BadRequest, InUse, NotFound
 from lamina.layer import Kind, Layer
-from lamina.mount import Mount, mount_all, unmount
+from lamina.mount import Mount, depth_of, mount_all, unmount
 from lamina.mountrows import Place
 from lamina.rows import Row
 from lamina.store import Store
@@ -42,7 +42,7 @@ def show(store: Store, row: Row, target: Path) -> Path:
 def _show_first(store: Store, row: Row, target: Path) -> None:
     source = _shown_at(store, row)
     mounts = () if source else store.ask(store.driver.mounts, rows.layer_of(store.meta.read(), row))
-    depth = sum("remount" not in mount.options for mount in mounts) if mounts else 1
+    depth = depth_of(mounts) if mounts else 1
     below = mountrows.mounts_on(target)
     place = Place(target, row.id, 1, depth, below, mountrows.this_boot(), mountrows.namespace())
     with store.meta.change() as connection:

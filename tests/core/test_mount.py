@@ -289,3 +289,19 @@ def test_options_are_read_back_as_they_were_written(lowers: list[bytes], upper: 
 
     assert [*read.lowers, read.upper, read.work] == [os.fsencode(path(name)) for name in (*lowers, upper, work)]
     assert read.others == ("index=off",)
+
+
+@needs_root
+def test_a_remount_that_fails_undoes_what_it_was_to_change_and_nothing_below(target: Path) -> None:
+    mount_all([Mount("tmpfs", "below")], target)
+    (target / "below").touch()
+    small = Mount("tmpfs", "none", ("remount", "rw", "size=1m"))
+    bad = Mount("tmpfs", "none", ("remount", "rw", "no-such-option"))
+
+    with pytest.raises(OSError, match=r"(?i)invalid"):
+        mount_all([Mount("tmpfs", "above"), small, bad], target)
+    assert (target / "below").exists()
+
+    with temporarily_mounted([Mount("tmpfs", "above"), small], below=target) as place:
+        assert os.statvfs(place).f_blocks * os.statvfs(place).f_frsize == 1 << 20
+    assert os.listdir(target) == ["below"]

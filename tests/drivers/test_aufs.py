@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from lamina.changes import ChangesTree
 from lamina.diff.walking import Recorded
 from lamina.layer import Kind, Layer
+from lamina.mount import Mount, mount_all, unmount
 from lamina.syscalls import opened
 from lamina_aufs.branches import MOST, STEP, aufs_mounts, to_be_flattened
 from lamina_aufs.driver import AufsDriver
@@ -108,6 +110,8 @@ def test_branches_that_do_not_fit_into_a_page_are_appended() -> None:
     named = [word.removeprefix("append:") for mount in later for word in mount.options[2:]]
     shown = first.options[1].removeprefix("br:").split(":") + named
     assert shown == [f"{branch}=ro+wh" for branch in branches]
+    assert all(len(",".join(mount.options[2:])) < 4096 for mount in later)
+    assert len(later) == 1  # as many at once as fit into the page of a remount
 
 
 @pytest.mark.parametrize("depth", [1, 2, MOST, MOST + 1, 200, 500, 1000])
@@ -176,6 +180,43 @@ def test_a_home_with_separators_in_its_name_is_named_by_a_link_without(tmp_path:
     assert lower.samefile(driver.home / "1/fs")
     driver.stop()
     assert not upper.parents[1].exists()
+
+
+def test_a_layer_that_is_busy_for_a_moment_is_removed_all_the_same(
+    driver: AufsDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.prepare(active(1))
+    answers = [errno.EBUSY, errno.EBUSY]
+    rename = Path.rename
+
+    def busy_at_first(self: Path, target: Path) -> Path:
+        if answers:
+            raise OSError(answers.pop(), "busy")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", busy_at_first)
+
+    driver.remove(1)
+
+    assert driver.layers() == set()
+    assert not answers
+
+
+@needs_root
+def test_a_layer_that_stays_busy_is_an_error_and_stays_whole(
+    driver: AufsDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.prepare(active(1))
+    monkeypatch.setattr("lamina.layerdirs._PATIENCE", 0.1)
+    mount_all([Mount("tmpfs", "none")], driver.home / "1")  # a mount point cannot be renamed
+    try:
+        with pytest.raises(OSError, match="busy"):
+            driver.remove(1)
+    finally:
+        unmount(driver.home / "1")
+
+    assert (driver.home / "1/fs").is_dir()
+    assert driver.layers() == {1}
 
 
 def test_commit_leaves_nothing_of_aufs_itself(driver: AufsDriver) -> None:

@@ -89,7 +89,7 @@ class Guest:
         """Boot, beside whatever else is going on."""
         for name in ("out", "room", "uml"):
             (self._files / name).mkdir()
-        modules = "loop overlay dm-thin-pool btrfs xfs fuse"
+        modules = "loop overlay dm-thin-pool btrfs xfs fuse aufs"
         init = _INIT.replace("@IO@", str(self._files)).replace("@MODULES@", modules)
         (self._files / "init").write_text(init)
         (self._files / "init").chmod(0o755)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from lamina.mount import Mount
@@ -21,12 +21,19 @@ def aufs_mounts(branches: Sequence[str], options: Sequence[str], *, writable: bo
     room = _PAGE - len(",".join(("br", *options)))
     first = _fitting(words, room)
     how = ("rw" if writable else "ro", f"br:{':'.join(words[:first])}", *options)
-    later = [Mount("aufs", "none", ("remount", how[0], f"append:{word}")) for word in words[first:]]
-    return (Mount("aufs", "none", how), *later)
+    return (Mount("aufs", "none", how), *_appended([f"append:{word}" for word in words[first:]], how[0]))
+
+
+def _appended(words: Sequence[str], how: str) -> Iterator[Mount]:
+    """Remounts that add the branches below those before, as many at once as fit."""
+    while words:
+        number = _fitting(words, _PAGE)
+        yield Mount("aufs", "none", ("remount", how, *words[:number]))
+        words = words[number:]
 
 
 def _fitting(words: Sequence[str], room: int) -> int:
-    """How many of the words fit, a colon before each."""
+    """How many of the words fit, a separator before each."""
     for number, word in enumerate(words):
         room -= len(word.encode(errors="surrogateescape")) + 1
         if room < 0:

@@ -15,6 +15,7 @@ from lamina import syscalls
 from lamina.changes import ChangesTree
 from lamina.driver import Ability, Driver, Health, StoresChanges
 from lamina.layer import Kind, Layer
+from lamina.layerdirs import layers_in, remove_layer
 from lamina.mount import Mount, bind, mount_all
 from lamina.syscalls import opened
 from lamina.trees import remove_tree
@@ -22,7 +23,6 @@ from lamina_aufs.branches import aufs_mounts, to_be_flattened
 from lamina_aufs.flattening import dress, flatten
 from lamina_aufs.whiteouts import AufsWhiteouts
 
-_DOOMED: Final = ".gone"
 _FLAT: Final = "flat"
 _RUN: Final = Path("/run")
 
@@ -45,7 +45,7 @@ class AufsDriver(Driver, StoresChanges):
 
     def health(self) -> Health:
         """Whether this kernel has aufs at all."""
-        if "\taufs" not in Path("/proc/filesystems").read_text(encoding="ascii"):
+        if not _has_aufs():
             return Health((f"the kernel (Linux {os.uname().release}) has no aufs; boot one with the aufs patches",))
         if os.geteuid() != 0:
             return Health(("only root may mount aufs",))
@@ -82,17 +82,11 @@ class AufsDriver(Driver, StoresChanges):
 
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
-        place = self.home / str(layer_id)
-        doomed = place.with_name(f"{layer_id}{_DOOMED}")
-        remove_tree(doomed)
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(doomed)
-            remove_tree(doomed)
+        remove_layer(self.home, layer_id)
 
     def layers(self) -> set[int]:
         """Every id of which something lies here."""
-        names = (name.removesuffix(_DOOMED) for name in os.listdir(self.home))
-        return {int(name) for name in names if name.isdecimal()}
+        return layers_in(self.home)
 
     # seeing a layer
 
@@ -154,6 +148,14 @@ class AufsDriver(Driver, StoresChanges):
 
     def _fs(self, layer_id: int) -> Path:
         return self.home / str(layer_id) / "fs"
+
+
+def _has_aufs() -> bool:
+    """Whether the kernel has it, if need be in a module that it loads when it is first asked."""
+    with contextlib.suppress(OSError):  # neither it nor the call is there, or we may not ask
+        os.close(syscalls.fsopen("aufs"))
+        return True
+    return "\taufs\n" in Path("/proc/filesystems").read_text(encoding="ascii")
 
 
 @functools.cache

@@ -6,20 +6,19 @@ import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from lamina.changes import ChangesTree
 from lamina.driver import Ability, Driver, Health, StoresChanges
 from lamina.inheritance import inherit_root
 from lamina.layer import Kind, Layer
+from lamina.layerdirs import layers_in, remove_layer
 from lamina.mount import Mount, bind
 from lamina.trees import remove_tree
 from lamina_fuse import accelerator, health, indexing, life
 from lamina_fuse.dialect import UnionWhiteouts
 from lamina_fuse.index import NAME
 from lamina_fuse.options import FuseOptions
-
-_DOOMED: Final = ".gone"
 
 
 class FuseDriver(Driver, StoresChanges):
@@ -88,17 +87,11 @@ class FuseDriver(Driver, StoresChanges):
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
         self.release(layer_id)
-        place = self._place(layer_id)
-        doomed = place.with_name(place.name + _DOOMED)
-        remove_tree(doomed)
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(doomed)
-            remove_tree(doomed)
+        remove_layer(self.home, layer_id)
 
     def layers(self) -> set[int]:
         """Every id of which something lies here."""
-        names = (name.removesuffix(_DOOMED) for name in os.listdir(self.home))
-        return {int(name) for name in names if name.isdecimal()}
+        return layers_in(self.home)
 
     # seeing a layer
 
