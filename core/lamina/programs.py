@@ -21,6 +21,7 @@ _PACKAGES: Final = {
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
+    "setpriv": "util-linux",
     "thin_delta": "thin-provisioning-tools",
     "thin_dump": "thin-provisioning-tools",
     "zfs": "zfsutils-linux or zfs-fuse",
@@ -30,20 +31,27 @@ _PACKAGES: Final = {
 _SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # not on the PATH of an ordinary user, yet where our programs live
 
 
-def run(*argv: str | os.PathLike[str], input: str | None = None, timeout: float | None = None) -> str:  # noqa: A002  # as subprocess calls it
+def run(
+    *argv: str | os.PathLike[str],
+    input: str | None = None,  # noqa: A002  # as subprocess calls it
+    timeout: float | None = None,
+    mortal: bool = False,
+) -> str:
     """Run a program to its end and return what it wrote to its standard output.
 
     It speaks English whatever the user's language, and reads `input` or nothing, never the terminal. Bytes that are
     not UTF-8 come and go as surrogates (`os.fsencode` restores them). Raises `ProgramFailed` with its words when it
     ends badly or takes longer than `timeout` seconds, and `NotFound`, saying what to install, when there is no such
-    program. In no case is it, or a child of it that stays in its session, left running after a failure.
+    program. In no case is it, or a child of it that stays in its session, left running after a failure. A `mortal` one
+    is killed by the kernel when we die, or the thread that called does; else it ends what it began.
     """
     words = tuple(os.fspath(word) for word in argv)
     environment = os.environ | {"LC_ALL": "C", "PATH": f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"}
+    found = _find(words[0], environment["PATH"])
     try:
         process = subprocess.Popen(
-            words,
-            executable=_find(words[0], environment["PATH"]),
+            [*_dying_with_us(environment["PATH"]), found, *words[1:]] if mortal else words,
+            executable=None if mortal else found,
             env=environment,
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -58,6 +66,11 @@ def run(*argv: str | os.PathLike[str], input: str | None = None, timeout: float 
     if process.returncode:
         raise ProgramFailed(words, process.returncode, complaints)
     return output
+
+
+def _dying_with_us(path: str) -> tuple[str, ...]:
+    """Words to put before a command. A program, since nothing of ours may run in a child of threads before its exec."""
+    return (_find("setpriv", path), "--pdeathsig", "KILL", "--")
 
 
 def _find(program: str, path: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -128,3 +130,22 @@ def test_an_interrupt_ends_the_program(tmp_path: Path) -> None:
 
     watcher.join()
     assert ends(seen[0])
+
+
+def test_a_mortal_program_is_not_left_running_when_we_are_killed(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    os.mkfifo(note)
+    code = f"from lamina.programs import run; run('sh', '-c', 'echo $$ >{note}; exec sleep 600', mortal=True)"
+    with subprocess.Popen([sys.executable, "-c", code]) as caller:
+        program = int(note.read_text())  # waits until the program is there
+
+        caller.kill()
+
+    assert ends(program)
+
+
+def test_a_mortal_program_fails_in_its_own_words() -> None:
+    with pytest.raises(ProgramFailed, match="too bad") as caught:
+        run("sh", "-c", "echo too bad >&2; exit 3", mortal=True)
+
+    assert caught.value.argv == ("sh", "-c", "echo too bad >&2; exit 3")

@@ -21,7 +21,7 @@ import os, sys
 from pathlib import Path
 from lamina.layer import Kind, Layer
 from lamina.mount import is_mounted
-from lamina_zfs.commands import children, exists, zfs
+from lamina_zfs.commands import children, zfs
 from lamina_zfs.driver import ZfsDriver
 from lamina_zfs.options import ZfsOptions
 
@@ -107,6 +107,7 @@ def test_a_layer_whose_directory_was_lost_is_found_after_a_reboot(house: ZfsHous
 driver.layers()
 driver.prepare(active(1))
 (home / "1/tree").rmdir()
+(home / "1/mountpoint").unlink()
 (home / "1").rmdir()
 store, _ = driver._noted()
 driver._note(store, "another boot")
@@ -148,6 +149,34 @@ lacking = {ability.name for ability in driver.lacking()}
 assert {"NANOSECOND_TIMES", "LATE_TIMES", "LARGE_XATTRS", "ACLS", "SETID_WRITES", "TMPFILE"} <= lacking, lacking
 assert driver.health().ok
 assert not any("probe" in name for name in children(dataset.partition("/")[0]))
+""",
+    )
+
+
+@needs_root
+def test_zfs_fuse_cannot_tell_differences_and_a_layer_that_stays_in_place_is_told_once(
+    house: ZfsHouse, tmp_path: Path
+) -> None:
+    inside(
+        house,
+        tmp_path,
+        """
+committed(driver, 1)
+told = []
+from lamina_zfs import commands
+run = commands.run
+commands.run = lambda *words, **how: told.append(words[1]) or run(*words, **how)
+driver.prepare(active(2, 1))
+for number, layer in ((1, Layer(1, Kind.COMMITTED)), (2, active(2, 1))):
+    driver.mounts(layer)
+assert driver.diff(active(2, 1)) is None
+assert driver.diff(Layer(1, Kind.COMMITTED)) is None
+driver.release(1)
+driver.release(2)
+assert told[0] == "clone"
+assert "set" not in told, told
+driver.remove(2)
+driver.remove(1)
 """,
     )
 

@@ -28,7 +28,6 @@ LANES: Final[Mapping[str, tuple[str, ...]]] = {
 LONG: Final = frozenset(
     {
         ("fuse", "host"),
-        ("zfs", "host"),
         ("devmapper", "uml"),
         ("overlay", "uml"),
     }

@@ -13,24 +13,26 @@ _PAUSE: Final = 0.05
 
 
 def zfs(*words: str) -> str:
-    """Run it; ProgramFailed with its words, NotFound if it is not installed."""
-    return run("zfs", *words)
+    """Run it; ProgramFailed with its words, NotFound if it is not installed.
 
-
-def exists(name: str) -> bool:
-    """Whether there is such a dataset or snapshot."""
-    try:
-        zfs("list", "-H", "-t", "all", "-o", "name", name)
-    except ProgramFailed as error:
-        if "does not exist" in error.stderr:
-            return False
-        raise
-    return True
+    It dies with us: what it would make afterwards, whoever opens the store next would not know of.
+    """
+    return run("zfs", *words, mortal=True)
 
 
 def value(name: str, prop: str) -> str:
     """A property, numbers in full; "-" where it is not set."""
     return zfs("get", "-Hp", "-o", "value", prop, name).strip()
+
+
+def value_if_there(dataset: str, prop: str) -> str | None:
+    """The same; None if there is no such dataset."""
+    try:
+        return value(dataset, prop)
+    except ProgramFailed as error:
+        if "does not exist" in error.stderr:
+            return None
+        raise
 
 
 def children(dataset: str) -> list[str]:

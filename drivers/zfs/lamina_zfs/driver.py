@@ -6,17 +6,20 @@ import contextlib
 import functools
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Final
 
 import attrs
 
-from lamina.driver import Ability, Driver, Health, Limit, NativeUsage
+from lamina.changes import Change, ChangeKind
+from lamina.driver import Ability, Driver, Health, Limit, NativeDiff, NativeUsage
 from lamina.errors import LaminaError, ProgramFailed, Unhealthy
 from lamina.layer import Kind, Layer, Usage
 from lamina.mount import Mount, bind, boot_id, is_mounted, unmount
 from lamina_zfs.abilities import has_xattrs, lacking_in, trial
-from lamina_zfs.commands import children, destroy, exists, patiently, value, zfs
+from lamina_zfs.commands import children, destroy, patiently, value, value_if_there, zfs
+from lamina_zfs.diffing import can_tell, candidates
 from lamina_zfs.options import ZfsOptions
 
 _NOTE: Final = ".store"
@@ -31,10 +34,11 @@ class _Found:
     lacking: frozenset[Ability]
 
 
-class ZfsDriver(Driver, NativeUsage):
+class ZfsDriver(Driver, NativeDiff, NativeUsage):
     """`DATASET/<id>` holds layer <id>, `DATASET/<id>@<id>` what it was when it was committed.
 
-    `home/<id>` is made before the dataset and removed after it; `home/<id>/tree` is where it is mounted.
+    `home/<id>` is made before the dataset and removed after it; `home/<id>/tree` is where it is mounted, and
+    `home/<id>/mountpoint` what the dataset was last told of that: it is told again once the home has moved.
     """
 
     name: ClassVar[str] = "zfs"
@@ -54,7 +58,8 @@ class ZfsDriver(Driver, NativeUsage):
         if not found.xattrs:
             return Health(problems=("zfs refuses extended attributes; start zfs-fuse with -x, or set xattr=on",))
         lacking = ", ".join(sorted(ability.name for ability in found.lacking)) or "nothing"
-        return Health(notes=(f"layers lie in {self.options.dataset}; tried out, and lacking: {lacking}",))
+        diffs = "diffs are told by zfs" if can_tell() else "this zfs has no `zfs diff`: diffs walk both trees"
+        return Health(notes=(f"layers lie in {self.options.dataset}; tried out, and lacking: {lacking}", diffs))
 
     def lacking(self) -> frozenset[Ability]:
         """Tried out once an object, on a file system that is made for it: zfs-fuse lacks what OpenZFS has."""
@@ -78,13 +83,13 @@ class ZfsDriver(Driver, NativeUsage):
         self.home.chmod(0o700)  # whatever the umask says
         if not (self.home / _NOTE).exists():
             self._note(str(uuid.uuid4()), "")
-        if not exists(self.options.dataset):
+        owner = value_if_there(self.options.dataset, _OWNER)
+        if owner is None:
             zfs("create", "-p", "-o", "mountpoint=none", self.options.dataset)
-        self._claim()
+        self._claim(owner or "-")
 
-    def _claim(self) -> None:
+    def _claim(self, owner: str) -> None:
         mine, _ = self._noted()
-        owner = value(self.options.dataset, _OWNER)
         if owner == mine:
             return
         if owner != "-" and any(name.isdecimal() for name in children(self.options.dataset)):
@@ -110,16 +115,18 @@ class ZfsDriver(Driver, NativeUsage):
     # a layer's life
 
     def prepare(self, layer: Layer) -> None:
-        """A clone of the parent's snapshot, or an empty dataset. It is mounted only when it is asked for."""
+        """A clone of the parent's snapshot, or an empty dataset; zfs-fuse mounts clones before they are asked for."""
         self.remove(layer.id)
-        self._tree(layer.id).mkdir(parents=True)
-        words = ["-o", "mountpoint=none", "-o", "canmount=noauto"]
+        tree = self._tree(layer.id)
+        tree.mkdir(parents=True)
+        words = ["-o", f"mountpoint={tree.absolute()}", "-o", "canmount=noauto"]
         if layer.writable and self.options.size is not None:
             words += ["-o", f"refquota={self.options.size}"]
         if layer.parent is None:
             zfs("create", *words, self._dataset(layer.id))
         else:
             zfs("clone", *words, self._snapshot(layer.parent), self._dataset(layer.id))
+        self._told(layer.id).write_text(str(tree.absolute()), encoding="utf-8", errors="surrogateescape")
 
     def commit(self, layer: Layer) -> None:
         """The dataset has its snapshot. One that an interrupted commit has left is taken anew, unless it has clones."""
@@ -139,6 +146,7 @@ class ZfsDriver(Driver, NativeUsage):
             return
         self.release(layer_id)
         destroy(self._dataset(layer_id))
+        self._told(layer_id).unlink(missing_ok=True)
         for each in (self._tree(layer_id), place):
             with contextlib.suppress(FileNotFoundError):
                 each.rmdir()
@@ -170,11 +178,20 @@ class ZfsDriver(Driver, NativeUsage):
         tree.mkdir(parents=True, exist_ok=True)
         dataset = self._dataset(layer_id)
         # either may still be busy with the mount before
-        patiently("set", f"mountpoint={tree.absolute()}", dataset)
+        if not self._knows_its_place(layer_id, tree):
+            patiently("set", f"mountpoint={tree.absolute()}", dataset)
+            self._told(layer_id).write_text(str(tree.absolute()), encoding="utf-8", errors="surrogateescape")
         if not is_mounted(tree):
             patiently("mount", dataset)
         if not is_mounted(tree):
             raise OSError(f"{dataset} is not to be seen at {tree}: zfs mounts in another mount namespace")
+
+    def _knows_its_place(self, layer_id: int, tree: Path) -> bool:
+        try:
+            told = self._told(layer_id).read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return False
+        return told == str(tree.absolute())
 
     def release(self, layer_id: int) -> None:
         """The dataset is mounted nowhere. Raises if somebody works in it."""
@@ -186,6 +203,16 @@ class ZfsDriver(Driver, NativeUsage):
         unmount(tree, lazy=True)
 
     # what zfs knows
+
+    def diff(self, layer: Layer) -> Iterator[Change] | None:
+        """The inodes of which `zfs diff` speaks; None where it is lacking, as in zfs-fuse, or does not tell enough."""
+        trees = [self._tree(each) for each in (layer.id, layer.parent) if each is not None]
+        if layer.parent is None or not all(_is_alive(tree) for tree in trees):
+            return None
+        after = self._snapshot(layer.id) if layer.kind is Kind.COMMITTED else self._dataset(layer.id)
+        new, old = trees
+        found = candidates(self._snapshot(layer.parent), after, old, new.absolute())
+        return None if found is None else (Change(path, ChangeKind.MODIFIED) for path in found)
 
     def usage(self, layer: Layer) -> Usage:
         """What would be free without the layer; zfs does not count files."""
@@ -202,6 +229,9 @@ class ZfsDriver(Driver, NativeUsage):
 
     def _tree(self, layer_id: int) -> Path:
         return self.home / str(layer_id) / "tree"
+
+    def _told(self, layer_id: int) -> Path:
+        return self.home / str(layer_id) / "mountpoint"
 
 
 def _is_alive(tree: Path) -> bool:
