@@ -9,7 +9,7 @@ PYTEST  := $(VENV)/bin/python -m pytest $(if $(SUDO),-p no:cacheprovider)
 # also for what builds the package, which pip installs into a place of its own
 PIP     := PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench bench-fuse soak-fuse stubs clean
+.PHONY: help demo test lint bench bench-drivers bench-fuse soak-fuse stubs clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -32,6 +32,11 @@ lint: $(VENV)/.tools
 bench: $(VENV)/.tools
 	@.ci/need buildah busybox-static containerd mmdebstrap skopeo umoci
 	@$(AS_ROOT) $(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+## make bench-drivers   the drivers beside each other, as a table and a chart; ARGS="--chart docs/drivers.svg --only overlay,vfs"
+bench-drivers: $(VENV)/.tools
+	@.ci/need btrfs-progs e2fsprogs fuse3 zfs-fuse
+	@$(AS_ROOT) $(VENV)/bin/python benchmarks/drivers.py $(ARGS)
 
 ## make stubs   containerd's messages in Python, again from the protocol files that it publishes
 stubs:
