@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from lamina.errors import InUse, LaminaError, NoSpace, StoreBroken
-from lamina.journal import RESERVES, Journal, is_full, journal_for
+from lamina.journal import Journal, journal_for
+from lamina.reserve import Reserve, is_full
 
 VERSION: Final = 1
 Flush = Literal["OFF", "NORMAL", "FULL"]
@@ -78,7 +79,7 @@ class Metadata:
         `lasting` says how transactions reach the disk that a power cut must not undo, `passing` how the others do.
         """
         self._path = path
-        self._reserve = path.with_name("reserve")
+        self.reserve = Reserve(path.with_name("reserve"))
         self._lasting = lasting
         self._passing = passing
         self._guard = threading.Lock()
@@ -93,6 +94,7 @@ class Metadata:
 
     def start(self) -> None:
         """The tables are there. Raises StoreBroken for a damaged file, or one from a newer version."""
+        self.reserve.spend()  # also what is only opened makes files
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._started = True
         connection = self._connection()
@@ -109,16 +111,18 @@ class Metadata:
                 if _version(connection) == 0:  # nobody was quicker
                     _create(connection)
             _sync_directories(self._path.parent)
-        self.keep_reserve()
+        self.reserve.keep()
 
     def close(self) -> None:
         """Close the connections of all threads. Repeating it is harmless."""
-        self._started = False
+        was_started, self._started = self._started, False
         with self._guard:
             holders = [] if self._process != os.getpid() else list(self._all)
             self._forget()
         for holder in holders:
             holder.connection.close()
+        if was_started:
+            self.reserve.keep()  # what was opened on a full disk had to spend it
 
     def read(self) -> sqlite3.Connection:
         """A connection to read with; each statement sees one moment."""
@@ -133,7 +137,7 @@ class Metadata:
         """
         connection = self._connection()
         if freeing:
-            self.spend_reserve()
+            self.reserve.spend()
         elif self._journal == "TRUNCATE" and is_full(self._path.parent):
             # half of a transaction must not fit: nobody could read before there is room to take it back
             raise _no_room(self._path)
@@ -146,28 +150,6 @@ class Metadata:
             if connection.in_transaction:  # SQLite itself has rolled back if the disk is full
                 connection.execute("ROLLBACK")
             raise
-
-    def keep_reserve(self) -> None:
-        """Lay the reserve aside, if there is room for it."""
-        if self._reserve.exists():
-            return
-        try:
-            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            os.posix_fallocate(descriptor, 0, RESERVES[self._journal or "WAL"])
-        except OSError:  # no room, or a file system that promises none
-            with contextlib.suppress(OSError):
-                self._reserve.unlink()
-        finally:
-            os.close(descriptor)
-
-    def spend_reserve(self) -> None:
-        """On a full disk the reserve is given up. For what makes room: some file systems want room for that."""
-        if is_full(self._path.parent):
-            with contextlib.suppress(FileNotFoundError):
-                self._reserve.unlink()
 
     def _connection(self) -> _Connection:
         if self._process != os.getpid():

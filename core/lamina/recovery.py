@@ -78,11 +78,11 @@ def _settle_commit(store: Store, row: Row) -> str:
 
 def empty(store: Store, row: Row) -> None:
     """The layer is as it was just after `prepare`, and ready."""
-    store.meta.spend_reserve()
+    store.meta.reserve.spend()
     store.ask(store.driver.release, row.id)
     store.ask(store.driver.prepare, rows.layer_of(store.meta.read(), row))
     _ready(store, row)
-    store.meta.keep_reserve()
+    store.meta.reserve.keep()
 
 
 def _ready(store: Store, row: Row) -> None:

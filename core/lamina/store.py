@@ -70,7 +70,7 @@ class Store:
 
     def forget(self, layer_id: int) -> None:
         """The driver has nothing of this layer any more, and then the database has not either."""
-        self.meta.spend_reserve()
+        self.meta.reserve.spend()
         self.ask(self.driver.release, layer_id)
         self.ask(self.driver.remove, layer_id)
         with self.meta.change(freeing=True) as connection:

@@ -124,7 +124,7 @@ def remove(store: Store, key: str) -> None:
 
         _insisted(store, say)
         store.forget(row.id)
-    store.meta.keep_reserve()
+    store.meta.reserve.keep()
 
 
 def _insisted(store: Store, say: Callable[[], T]) -> T:

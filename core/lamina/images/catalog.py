@@ -11,10 +11,11 @@ from pathlib import Path
 
 import attrs
 
-from lamina.errors import NotFound
+from lamina.errors import NoSpace, NotFound
 from lamina.images.catalogfile import open_catalog
 from lamina.images.records import Image, ImageLayer
 from lamina.images.reference import Reference, parse
+from lamina.reserve import Reserve
 
 
 class Catalog:
@@ -22,6 +23,7 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._reserve = Reserve(path.with_name("images.reserve"))
         self._turn = threading.RLock()
         self._opened: sqlite3.Connection | None = None
 
@@ -31,19 +33,28 @@ class Catalog:
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
+                self._reserve.keep()
+
+    def make_room(self) -> None:
+        """What is kept aside is free space now, if the disk is full: most of what is done then frees some."""
+        self._reserve.spend()
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Rows]:
-        """One transaction: all of the block's changes are kept, or (if it raises) none of them."""
+        """One transaction: all of the block's changes are kept, or (if it raises, say NoSpace) none of them."""
         with self._turn:
             connection = self._connection()
+            self.make_room()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield Rows(connection)
-            except BaseException:
-                connection.execute("ROLLBACK")
+                connection.execute("COMMIT")
+            except BaseException as error:
+                if connection.in_transaction:  # SQLite itself has rolled back if the disk is full
+                    connection.execute("ROLLBACK")
+                if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                    raise NoSpace(f"{self._path}: no space left to note what was asked for") from error
                 raise
-            connection.execute("COMMIT")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Rows]:
@@ -58,7 +69,9 @@ class Catalog:
 
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None:
+            self.make_room()  # also what is only opened makes files
             self._opened = open_catalog(self._path)
+            self._reserve.keep()
         return self._opened
 
 

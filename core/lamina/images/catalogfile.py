@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from lamina.errors import StoreBroken
+from lamina.errors import NoSpace, StoreBroken
 from lamina.journal import journal_for
+from lamina.reserve import is_full
 
 _VERSION: Final = 1
 _PATIENCE: Final = 60.0  # seconds to wait for another process; every transaction is short
@@ -25,6 +26,8 @@ def open_catalog(path: Path) -> sqlite3.Connection:
         _prepare(db)
     except sqlite3.DatabaseError as error:
         db.close()
+        if is_full(path.parent):
+            raise NoSpace(f"{path.parent}: no space left to open the database with") from error
         raise StoreBroken(f"{path} cannot be read: {error}") from error
     except BaseException:
         db.close()

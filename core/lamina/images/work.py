@@ -131,6 +131,7 @@ class Work:
 @contextlib.contextmanager
 def at_work(shelves: Shelves) -> Iterator[Work]:
     """Do one operation. When the block ends, also by an error, what it held and nobody needs is deleted."""
+    shelves.catalog.make_room()
     with shelves.leases.taken() as lease:
         work = Work(shelves, lease)
         with shelves.catalog.change() as rows:
