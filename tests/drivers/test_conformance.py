@@ -52,7 +52,7 @@ if not os.environ.get("LAMINA_WHOLE_FUSE"):
     SPARING["fuse"] += ["-k", "not (test_crash or test_depth)"]
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(4 * 3600 if os.environ.get("LAMINA_LONG") else 1200)
 @pytest.mark.parametrize("driver", LANES["host"])
 def test_the_driver_conforms(
     driver: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
