@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
-from lane import Lane, until
+from lane import Client, Lane, until
+from mounting import mounted
 
-pytestmark = [pytest.mark.needs_root]
+from lamina.mount import mountinfo
+from lamina_fuse.life import pid_of
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.on("all")]
 
 NAME = "docker.io/demo/busybox:latest"
 ON_LAMINA = ("--snapshotter", "lamina")
@@ -25,6 +31,32 @@ def run(lane: Lane, box: str, *command: str) -> str:
     return lane.ctr("run", "--rm", *ON_LAMINA, NAME, box, *command)
 
 
+def start(lane: Lane, box: str) -> None:
+    lane.ctr("run", "--detach", *ON_LAMINA, NAME, box, "/bin/sleep", "600")
+
+
+def look(lane: Lane, box: str) -> str:
+    """What a running container sees."""
+    return lane.ctr("tasks", "exec", "--exec-id", "look", box, "/bin/cat", "/etc/motd")
+
+
+def stop(lane: Lane, box: str) -> None:
+    lane.ctr("tasks", "rm", "--force", box)
+    lane.ctr("containers", "rm", box)
+
+
+def key_of(ask: Client, box: str) -> str:
+    """What the container's snapshot is called in our store: containerd puts its namespace and a number before it."""
+    (key,) = (one.name for one in ask.list() if one.name.endswith(f"/{box}"))
+    return str(key)
+
+
+def servers(lane: Lane) -> dict[str, int]:
+    """The processes that serve layers, by layer."""
+    found = {path.name: pid_of(path) for path in lane.layers.iterdir() if path.name.isdecimal()}
+    return {layer: pid for layer, pid in found.items() if pid is not None}
+
+
 def assert_nothing_leaked(lane: Lane) -> None:
     """With no image and no lease in any namespace, nothing is stored any more."""
     for namespace in lane.ctr("namespaces", "ls", "--quiet").split():
@@ -36,11 +68,15 @@ def assert_nothing_leaked(lane: Lane) -> None:
     assert lane.stored() == set()
 
 
-def test_an_image_is_unpacked_run_committed_and_collected(lane: Lane, archive: Path) -> None:
+def test_an_image_is_imported_pulled_run_committed_and_collected(lane: Lane, archive: Path, published: str) -> None:
     load(lane, archive)
     assert run(lane, "one", "/bin/cat", "/etc/motd") == "hello from the second layer\n"
+    lane.ctr("images", "rm", "--sync", NAME)
+    with lane.client() as ask:
+        until(lambda: not ask.list(), "what was imported is collected")
 
-    lane.ctr("run", *ON_LAMINA, NAME, "two", "/bin/sh", "-c", "echo changed > /etc/motd; rm /usr/share/poem")
+    lane.ctr("images", "pull", "--plain-http", *ON_LAMINA, published)
+    lane.ctr("run", *ON_LAMINA, published, "two", "/bin/sh", "-c", "echo changed > /etc/motd; rm /usr/share/poem")
     lane.ctr("snapshots", *ON_LAMINA, "commit", "changed", "two")
     lane.ctr("containers", "rm", "two")
     diff = lane.octets("snapshots", *ON_LAMINA, "diff", "changed")
@@ -55,17 +91,7 @@ def test_an_image_is_unpacked_run_committed_and_collected(lane: Lane, archive: P
 def test_a_server_that_is_killed_in_the_middle_of_an_unpack_loses_and_leaks_nothing(
     lane: Lane, archive: Path, victim: str
 ) -> None:
-    argv: list[str | Path] = [
-        "ctr",
-        "--address",
-        lane.room / "c.sock",
-        "--namespace",
-        "cut",
-        "images",
-        "import",
-        *ON_LAMINA,
-        archive,
-    ]
+    argv = lane.words("images", "import", *ON_LAMINA, archive, namespace="cut")
     unpacking = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with lane.client() as ask:
         until(lambda: "extract-" in " ".join(one.name for one in ask.list()), "a layer is being unpacked")
@@ -81,18 +107,71 @@ def test_a_server_that_is_killed_in_the_middle_of_an_unpack_loses_and_leaks_noth
 
 def test_a_service_that_was_killed_finds_every_snapshot_again_while_a_container_runs(lane: Lane, archive: Path) -> None:
     load(lane, archive)
-    lane.ctr("run", "--detach", *ON_LAMINA, NAME, "box", "/bin/sleep", "600")
+    start(lane, "box")
     with lane.client() as ask:
         before = {one.name: one for one in ask.list()}
 
     lane.kill(lane.service)
+    assert look(lane, "box") == "hello from the second layer\n"
     lane.serve()
 
     with lane.client() as ask:
         assert {one.name: one for one in ask.list()} == before
-    words = ("tasks", "exec", "--exec-id", "look", "box", "/bin/cat", "/etc/motd")
-    assert lane.ctr(*words) == "hello from the second layer\n"
+    assert look(lane, "box") == "hello from the second layer\n"
     until(lambda: lane.tries("snapshots", *ON_LAMINA, "ls").returncode == 0, "containerd has seen that we are back")
-    lane.ctr("tasks", "rm", "--force", "box")
+    stop(lane, "box")
+    assert_nothing_leaked(lane)
+
+
+@pytest.mark.on("fuse")
+def test_a_server_of_a_layer_outlives_the_service_and_goes_with_its_snapshot(lane: Lane, archive: Path) -> None:
+    load(lane, archive)
+    start(lane, "box")
+    before = servers(lane)
+
+    lane.kill(lane.service)
+    lane.serve()
+    until(lambda: lane.tries("snapshots", *ON_LAMINA, "ls").returncode == 0, "containerd has seen that we are back")
+
+    assert len(before) == 1
+    assert servers(lane) == before
+    stop(lane, "box")
+    assert_nothing_leaked(lane)
+    assert servers(lane) == {}
+
+
+@pytest.mark.on("fuse")
+def test_a_server_that_was_killed_with_the_service_is_brought_back_with_all_that_was_written(
+    lane: Lane, archive: Path
+) -> None:
+    load(lane, archive)
+    lane.ctr("run", *ON_LAMINA, NAME, "box", "/bin/sh", "-c", "echo changed > /etc/motd")
+    ((layer, killed),) = servers(lane).items()
+
+    lane.kill(lane.service)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{killed}").exists(), "the server is dead")
+    lane.serve()
+    until(lambda: lane.tries("snapshots", *ON_LAMINA, "ls").returncode == 0, "containerd has seen that we are back")
+
+    lane.ctr("tasks", "start", "box")
+    assert servers(lane).keys() == {layer}
+    assert servers(lane)[layer] != killed
+    with lane.client() as ask, mounted(ask("Mounts", key=key_of(ask, "box")), lane.room / "place") as root:
+        assert (root / "etc/motd").read_text() == "changed\n"
     lane.ctr("containers", "rm", "box")
+    assert_nothing_leaked(lane)
+
+
+@pytest.mark.on("fuse")
+def test_a_union_is_served_at_a_place_of_its_own_and_lent_as_a_bind_mount(lane: Lane, archive: Path) -> None:
+    load(lane, archive)
+    start(lane, "box")
+    with lane.client() as ask:
+        (lent,) = ask("Mounts", key=key_of(ask, "box")).mounts
+
+    assert (lent.type, lent.options) == ("bind", ["rbind", "rw"])
+    assert Path(lent.source).is_relative_to(lane.layers)
+    assert [point.type for point in mountinfo() if point.target == os.fsencode(lent.source)] == [b"fuse.lamina"]
+    stop(lane, "box")
     assert_nothing_leaked(lane)

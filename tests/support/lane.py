@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import attrs
 import grpc
+import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
+from grounds import Ground
 
 from lamina.containerd.api import snapshots_pb2 as api
 from lamina.containerd.service import NAME
@@ -26,7 +28,7 @@ version = 2
 root = "{room}/root"
 state = "{room}/state"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt",
+  {without} "io.containerd.internal.v1.opt",
   "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs",
   "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
 ]
@@ -61,28 +63,45 @@ def until(holds: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"waited in vain until {what}")
 
 
+def refused(code: str, call: Callable[..., Any], *words: Any, **fields: Any) -> str:
+    """The call fails with this code; what is told beside it."""
+    with pytest.raises(grpc.RpcError) as told:
+        call(*words, **fields)
+    assert told.value.code().name == code
+    return str(told.value.details())
+
+
 class Client:
     """Calls through a socket, as containerd's own client makes them."""
 
     def __init__(self, address: Path) -> None:
         self.channel = grpc.insecure_channel(f"unix:{address}")
+        self._calls = {
+            call: self.channel.unary_unary(
+                f"/{NAME}/{call}",
+                request_serializer=request.SerializeToString,
+                response_deserializer=answer.FromString,
+            )
+            for call, (request, answer) in ANSWERS.items()
+        }
 
     def __call__(self, call: str, **fields: Any) -> Any:
-        request, answer = ANSWERS[call]
-        method = self.channel.unary_unary(
-            f"/{NAME}/{call}", request_serializer=request.SerializeToString, response_deserializer=answer.FromString
-        )
-        return method(request(**fields), timeout=_PATIENCE)
+        request, _ = ANSWERS[call]
+        return self._calls[call](request(**fields), timeout=_PATIENCE)
 
-    def list(self, *filters: str) -> list[Any]:
-        """All snapshots, in one list."""
+    def walk(self, *filters: str) -> Iterator[Any]:
+        """All snapshots, one after the other while they come."""
         method = self.channel.unary_stream(
             f"/{NAME}/List",
             request_serializer=api.ListSnapshotsRequest.SerializeToString,
             response_deserializer=api.ListSnapshotsResponse.FromString,
         )
-        answers = method(api.ListSnapshotsRequest(filters=filters), timeout=_PATIENCE)
-        return [one for answer in answers for one in answer.info]
+        for answer in method(api.ListSnapshotsRequest(filters=filters), timeout=_PATIENCE):
+            yield from answer.info
+
+    def list(self, *filters: str) -> list[Any]:
+        """All snapshots, in one list."""
+        return [*self.walk(*filters)]
 
 
 @attrs.define
@@ -90,29 +109,48 @@ class Lane:
     """Both servers; each can be killed and started again."""
 
     room: Path
-    driver: str
+    ground: Ground
     service: subprocess.Popen[bytes] | None = None
     daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def driver(self) -> str:
+        return self.ground.driver
 
     @property
     def socket(self) -> Path:
         return self.room / "lamina.sock"
 
+    @property
+    def namespace(self) -> str:
+        """containerd's; part of the paths of cgroups and of runc's notes, which are the whole machine's."""
+        return f"lamina-{os.getpid()}-{self.room.name}"
+
+    @property
+    def store(self) -> Path:
+        return self.ground.place / f"store-{self.room.name}"
+
+    def lamina(self, *words: str | Path) -> list[str | Path]:
+        """The words that run lamina on this store."""
+        return [sys.executable, "-m", "lamina.cli.main", "--driver", self.driver, "--root", self.store, *words]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        config = self.room / "lamina.toml"
+        config.write_text(self.ground.config(self.store.name))
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
+        return clean | {"LAMINA_CONFIG": str(config)}
+
     def serve(self, *options: str) -> None:
-        argv: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "lamina.cli.main",
-            "--driver",
-            self.driver,
-            "--root",
-            self.room / "store",
-        ]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("LAMINA_")}
-        self.service = self._start(
-            [*argv, "serve", "--address", self.socket, *options], environ | {"LAMINA_CONFIG": "/dev/null"}
-        )
+        self.service = self._start(self.lamina("serve", "--address", self.socket, *options), self.environ)
         until(self._serves, "the service answers")
+
+    def activate(self) -> None:
+        """systemd listens, and starts the service when somebody first connects."""
+        known = [f"--setenv={name}" for name in self.environ]
+        argv = ["systemd-socket-activate", *known, "--listen", self.socket, *self.lamina("serve")]
+        self.service = self._start(argv, self.environ)
+        until(self.socket.exists, "systemd listens")
 
     def _serves(self) -> bool:
         assert self.service is not None
@@ -125,14 +163,18 @@ class Lane:
             return True
         return False
 
-    def contain(self) -> None:
-        (self.room / "config.toml").write_text(_CONFIG.format(room=self.room))
+    def contain(self, kubernetes: str = "") -> None:
+        """containerd runs, with Kubernetes' plugin if that is told anything."""
+        plugin = "" if kubernetes else '"io.containerd.grpc.v1.cri",'
+        config = _CONFIG.format(room=self.room, without=plugin)
+        (self.room / "config.toml").write_text(config + kubernetes.replace("version = 2\n", ""))
         self.daemon = self._start(["containerd", "--config", self.room / "config.toml"], dict(os.environ))
         until(lambda: self.tries("version").returncode == 0, "containerd answers")
 
     def _start(self, argv: Sequence[str | Path], environ: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self.room / "log").open("ab") as log:
-            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
+            words = self.ground.inside(argv)
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ)
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Client]:
@@ -142,17 +184,14 @@ class Lane:
         finally:
             ask.channel.close()
 
+    def words(self, *words: str | Path, namespace: str | None = None) -> list[str]:
+        """The words that run containerd's client."""
+        space = namespace or self.namespace
+        return self.ground.inside(["ctr", "--address", self.room / "c.sock", "--namespace", space, *words])
+
     def tries(self, *words: str | Path, namespace: str | None = None) -> subprocess.CompletedProcess[bytes]:
-        # the namespace is a part of the path of cgroups, which are the whole machine's
-        where: list[str | Path] = [
-            "--address",
-            self.room / "c.sock",
-            "--namespace",
-            namespace or f"lamina-{os.getpid()}",
-        ]
-        return subprocess.run(
-            ["ctr", *where, *words], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=120
-        )
+        argv = self.words(*words, namespace=namespace)
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=120)
 
     def octets(self, *words: str | Path, namespace: str | None = None) -> bytes:
         told = self.tries(*words, namespace=namespace)
@@ -168,7 +207,10 @@ class Lane:
         server.wait()
 
     def end(self) -> None:
-        """Nothing of either is left: servers, shims, mounts."""
+        """Nothing of either is left: containers, servers, shims, mounts."""
+        if self.daemon is not None and self.daemon.poll() is None:
+            for box in self.tries("tasks", "ls", "--quiet").stdout.decode().split():  # a test that failed left them
+                self.tries("tasks", "rm", "--force", box)
         for server in (self.daemon, self.service):
             if server is not None and server.poll() is None:
                 server.send_signal(signal.SIGTERM)
@@ -176,6 +218,7 @@ class Lane:
         self._end_shims()
         for target in reversed(self.mounted()):
             subprocess.run(["umount", "--lazy", target], check=True)
+        self._sweep()
 
     def _end_shims(self) -> None:
         ours = os.fsencode(self.room)
@@ -185,10 +228,25 @@ class Lane:
                 if b"containerd-shim" in line and ours in line:
                     os.kill(int(entry.name), signal.SIGKILL)
 
+    def _sweep(self) -> None:
+        """What runc keeps for a whole namespace, and nobody removes."""
+        kept = [Path("/run/containerd/runc", self.namespace)]
+        for pattern in (self.namespace, f"*/{self.namespace}"):
+            kept += Path("/sys/fs/cgroup").glob(pattern)
+        for directory in kept:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
     def mounted(self) -> list[str]:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
-        return [target for line in lines if (target := line.split()[4]).startswith(f"{self.room}/")]
+        ours = (f"{self.room}/", f"{self.store}/")
+        return [target for line in lines if (target := line.split()[4]).startswith(ours)]
+
+    @property
+    def layers(self) -> Path:
+        """The driver's home."""
+        return self.store / self.driver / "layers"
 
     def stored(self) -> set[str]:
         """What lies in the driver's home."""
-        return {path.name for path in (self.room / "store" / self.driver / "layers").iterdir() if path.name.isdecimal()}
+        return {path.name for path in self.layers.iterdir() if path.name.isdecimal()}
