@@ -9,7 +9,7 @@ PYTEST  := $(VENV)/bin/python -m pytest $(if $(SUDO),-p no:cacheprovider)
 # also for what builds the package, which pip installs into a place of its own
 PIP     := PIP_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test lint bench bench-drivers bench-fuse soak-fuse stubs clean
+.PHONY: help demo test lint bench bench-drivers bench-fuse soak-fuse stubs clean bench-containerd
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -37,6 +37,11 @@ bench: $(VENV)/.tools
 bench-drivers: $(VENV)/.tools
 	@.ci/need btrfs-progs e2fsprogs fuse3 zfs-fuse
 	@$(AS_ROOT) $(VENV)/bin/python benchmarks/drivers.py $(ARGS)
+
+## make bench-containerd   lamina's overlay beside containerd's own, in one daemon; ARGS="--rounds 5 --durability none"
+bench-containerd: $(VENV)/.tools
+	@.ci/need buildah busybox-static containerd mmdebstrap
+	@$(AS_ROOT) $(VENV)/bin/python benchmarks/snapshotter.py $(ARGS)
 
 ## make stubs   containerd's messages in Python, again from the protocol files that it publishes
 stubs:

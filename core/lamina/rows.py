@@ -91,6 +91,12 @@ def find(connection: sqlite3.Connection, name: str) -> Row | None:
     return None if values is None else _row(values)
 
 
+def id_of(connection: sqlite3.Connection, name: str) -> int | None:
+    """The id of that row, whatever its step; enough to wait for its lock."""
+    values = connection.execute("SELECT id FROM snapshots WHERE name = ?", (name,)).fetchone()
+    return None if values is None else int(values[0])
+
+
 def find_taken(connection: sqlite3.Connection, name: str) -> Row | None:
     """Whoever has that name, or is about to get it by a commit."""
     values = connection.execute(f"{_SELECT} WHERE s.name = ? OR s.next_name = ?", (name, name)).fetchone()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from lamina import rows
 from lamina.errors import AlreadyExists, InUse, NotFound, WrongKind, WrongParent
-from lamina.layer import Kind
+from lamina.layer import Kind, Layer
 from lamina.rows import Row
 
 _WORDS = {Kind.ACTIVE: "an active snapshot", Kind.VIEW: "a view", Kind.COMMITTED: "a committed snapshot"}
@@ -19,11 +19,14 @@ def refuse_kind(row: Row, *, wanted: tuple[Kind, ...], because: str) -> None:
         raise WrongKind(f"{row.name!r} is {_WORDS[row.kind]}; {because}")
 
 
-def say_new(connection: sqlite3.Connection, key: str, kind: Kind, parent: str | None, labels: Mapping[str, str]) -> int:
-    """Begin to prepare; the id of the new row."""
+def say_new(
+    connection: sqlite3.Connection, key: str, kind: Kind, parent: str | None, labels: Mapping[str, str]
+) -> Layer:
+    """Begin to prepare; the new row's layer."""
     refuse_taken(connection, key)
     below = None if parent is None else parent_id(connection, parent)
-    return rows.insert(connection, key, kind, rows.PREPARING, below, labels)
+    layer_id = rows.insert(connection, key, kind, rows.PREPARING, below, labels)
+    return Layer(layer_id, kind, rows.ancestors(connection, below))
 
 
 def say_commit(

@@ -200,16 +200,15 @@ def refuse_mounted(store: Store, row: Row) -> None:
 @contextlib.contextmanager
 def committed_shown(store: Store, row: Row) -> Iterator[Path]:
     """A committed snapshot at a place of ours, read-only: an unnamed view on top of it, gone at the end."""
-    with store.begun(lambda connection: _say_look(connection, row)) as look:
+    with store.begun(lambda connection: _say_look(connection, row)) as layer:
         try:
-            layer = Layer(look, Kind.VIEW, rows.ancestors(store.meta.read(), row.id))
             store.ask(store.driver.prepare, layer)
             mounts = store.ask(store.driver.mounts, layer)
-            with _peephole(store, look) as place:
+            with _peephole(store, layer.id) as place:
                 _mount(store, row, None, mounts, place)
                 yield place
         finally:
-            store.forget(look)
+            store.forget(layer.id)
 
 
 @contextlib.contextmanager
@@ -217,12 +216,12 @@ def live_look(store: Store, row: Row) -> Iterator[int]:
     """A row that keeps an active snapshot or a view from going away; its id. Its own lock is held meanwhile."""
     with store.begun(lambda connection: _say_look(connection, row)) as look:
         try:
-            yield look
+            yield look.id
         finally:
             with store.locks.hold(row.id):
-                clear_peephole(store, look)
+                clear_peephole(store, look.id)
                 with store.meta.change(freeing=True) as connection:
-                    rows.delete(connection, look)
+                    rows.delete(connection, look.id)
                 release_unseen(store, row.id)
 
 
@@ -271,8 +270,9 @@ def _make_read_only(place: Path) -> None:
         os.close(tree)
 
 
-def _say_look(connection: sqlite3.Connection, row: Row) -> int:
+def _say_look(connection: sqlite3.Connection, row: Row) -> Layer:
     now = rows.by_id(connection, row.id)
     if now is None or now.hidden:
         raise NotFound(f"no snapshot {row.name!r}")
-    return rows.insert_look(connection, row.id, os.urandom(8).hex())
+    look = rows.insert_look(connection, row.id, os.urandom(8).hex())
+    return Layer(look, Kind.VIEW, rows.ancestors(connection, row.id))

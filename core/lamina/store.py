@@ -77,14 +77,14 @@ class Store:
             rows.delete(connection, layer_id)
 
     @contextlib.contextmanager
-    def begun(self, begin: Callable[[sqlite3.Connection], int]) -> Iterator[int]:
-        """A new row, locked from before anybody can see it; its id. `begin` inserts it."""
+    def begun(self, begin: Callable[[sqlite3.Connection], Layer]) -> Iterator[Layer]:
+        """A new row's layer, locked from before anybody can see it. `begin` inserts the row."""
         with contextlib.ExitStack() as held:
             with self.meta.change() as connection:
-                layer_id = begin(connection)
-                if not held.enter_context(self.locks.try_hold(layer_id)):
-                    raise InUse(f"{self.room}: layer {layer_id} is locked by somebody who cannot know of it")
-            yield layer_id
+                layer = begin(connection)
+                if not held.enter_context(self.locks.try_hold(layer.id)):
+                    raise InUse(f"{self.room}: layer {layer.id} is locked by somebody who cannot know of it")
+            yield layer
 
     def measure(self, layer: Layer) -> Usage | None:
         """What the layer occupies, if that can be told without mounting it."""

@@ -13,7 +13,7 @@ from lamina import rows
 from lamina.commits import complete_commit
 from lamina.driver import Ability
 from lamina.errors import AlreadyExists, BadRequest, InUse, LaminaError, NotFound, WrongParent
-from lamina.layer import Kind
+from lamina.layer import Kind, Layer
 from lamina.mount import Mount
 from lamina.recovery import settle, settle_the_dead
 from lamina.rows import Row
@@ -35,11 +35,11 @@ class Onto:
 def held(store: Store, key: str, *, also_removing: bool = False) -> Iterator[Row]:
     """The row of that name, ready, and nobody else at work on it; what the dead left undone is settled first."""
     while True:
-        row = rows.find(store.meta.read(), key)
-        if row is None:
+        layer_id = rows.id_of(store.meta.read(), key)
+        if layer_id is None:
             raise NotFound(f"no snapshot {key!r}")
-        with store.locks.hold(row.id):
-            now = rows.by_id(store.meta.read(), row.id)
+        with store.locks.hold(layer_id):
+            now = rows.by_id(store.meta.read(), layer_id)
             if now is None or now.name != key:
                 continue
             if now.step == rows.READY or (also_removing and now.step == rows.REMOVING):
@@ -52,28 +52,24 @@ def make(store: Store, kind: Kind, key: str, parent: str | None, labels: Mapping
     """A new active snapshot or view, and how to mount it. When this raises, there is no such snapshot."""
     with contextlib.ExitStack() as stack:
 
-        def say() -> int:
+        def say() -> Layer:
             return stack.enter_context(store.begun(lambda connection: say_new(connection, key, kind, parent, labels)))
 
-        layer_id = _insisted(store, say)
+        layer = _insisted(store, say)
         try:
-            return _fill(store, layer_id)
+            return _fill(store, layer)
         except BaseException:
             with contextlib.suppress(LaminaError):  # else it is settled when somebody asks for the key
-                store.forget(layer_id)
+                store.forget(layer.id)
             raise
 
 
-def _fill(store: Store, layer_id: int) -> tuple[Mount, ...]:
-    connection = store.meta.read()
-    row = rows.by_id(connection, layer_id)
-    assert row is not None  # noqa: S101  # its lock is ours
-    layer = rows.layer_of(connection, row)
+def _fill(store: Store, layer: Layer) -> tuple[Mount, ...]:
     store.ask(store.driver.prepare, layer)
     mounts = store.ask(store.driver.mounts, layer)
     store.sync_if_full()
     with store.meta.change() as connection:
-        rows.set_step(connection, layer_id, rows.PREPARING, rows.READY)
+        rows.set_step(connection, layer.id, rows.PREPARING, rows.READY)
     return mounts
 
 

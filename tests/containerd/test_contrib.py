@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -18,6 +18,8 @@ HOUSE = Path(__file__).parents[2]
 UNITS = HOUSE / "contrib/systemd"
 STANZA = HOUSE / "contrib/containerd/lamina.toml"
 NAME = "docker.io/demo/busybox:latest"
+
+Call = Callable[..., bytes]
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.on("overlay")]
 
@@ -62,7 +64,9 @@ def test_the_unit_serves_where_the_socket_listens_and_the_stanza_looks() -> None
 def test_containerd_starts_a_service_whose_socket_systemd_holds_and_which_ends_in_peace(
     activated: Lane, archive: Path
 ) -> None:
-    activated.ctr("images", "import", "--snapshotter", "lamina", archive)
+    load = ("images", "import", "--snapshotter", "lamina", archive)
+    # containerd waits a second for a connection, which a service on a busy machine may need for its start
+    until(lambda: activated.tries(*load).returncode == 0, "the service has come up")
 
     told = activated.ctr("run", "--rm", "--snapshotter", "lamina", NAME, "box", "/bin/cat", "/etc/motd")
 
@@ -90,7 +94,7 @@ def test_a_kubelet_s_pull_lands_in_lamina_when_the_page_s_stanza_says_so(served:
     served.contain(kubernetes=stanza)
 
     with grpc.insecure_channel(f"unix:{served.room}/c.sock") as channel:
-        pull = channel.unary_unary("/runtime.v1.ImageService/PullImage")
+        pull: Call = channel.unary_unary("/runtime.v1.ImageService/PullImage")
         # PullImageRequest{image: ImageSpec{image: NAME}}, by hand: a field of text is its number, length and octets
         until(lambda: _answers(pull, _text(_text(published.encode()))), "the image is pulled")
 
@@ -99,7 +103,7 @@ def test_a_kubelet_s_pull_lands_in_lamina_when_the_page_s_stanza_says_so(served:
     assert served.ctr("images", "ls", "--quiet", namespace="k8s.io").split()[0] == published
 
 
-def _answers(call: grpc.UnaryUnaryMultiCallable[bytes, bytes], request: bytes) -> bytes | None:
+def _answers(call: Call, request: bytes) -> bytes | None:
     try:
         return call(request, timeout=30)
     except grpc.RpcError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import tarfile
@@ -84,6 +85,23 @@ def test_an_image_is_imported_pulled_run_committed_and_collected(lane: Lane, arc
         assert {"etc/motd", "usr/share/.wh.poem"} <= set(tar.getnames())
 
     lane.ctr("snapshots", *ON_LAMINA, "rm", "changed")
+    assert_nothing_leaked(lane)
+
+
+@pytest.mark.on("overlay")
+def test_labels_come_as_far_as_containerd_lets_them(lane: Lane, archive: Path) -> None:
+    load(lane, archive)
+    color = "containerd.io/snapshot/color"
+    given = [word for label in (f"{color}=red", "taste=sour") for word in ("--snapshotter-label", label)]
+    lane.ctr("run", *ON_LAMINA, *given, NAME, "box", "/bin/true")
+
+    with lane.client() as ask:
+        key = key_of(ask, "box")
+        assert dict(ask("Stat", key=key).info.labels) == {color: "red"}
+        lane.ctr("snapshots", *ON_LAMINA, "label", "box", f"{color}=blue", "taste=sweet")
+        assert dict(ask("Stat", key=key).info.labels) == {color: "blue"}
+    assert re.fullmatch(rf"{lane.namespace}/\d+/box", key)
+    lane.ctr("containers", "rm", "box")
     assert_nothing_leaked(lane)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_PATIENCE = 20.0  # seconds
 
 
 @contextmanager
@@ -22,4 +25,14 @@ def btrfs_on_a_loop(where: Path, *, megabytes: int = 512, options: str = "") -> 
         yield place
     finally:
         subprocess.run(["umount", place], check=True)
+        _wait_until_free(image)
         image.unlink()
+
+
+def _wait_until_free(image: Path) -> None:
+    """The kernel lets go of the loop device with the last mount, which may be in a namespace that just ends."""
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        if not subprocess.run(["losetup", "--associated", image], check=True, capture_output=True).stdout:
+            return
+        time.sleep(0.02)

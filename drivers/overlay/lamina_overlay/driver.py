@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -23,6 +23,7 @@ from lamina_overlay.pinned import attribute_prefix, lacking_in_this_kernel, pinn
 from lamina_overlay.probes import examine, forget_interrupted
 
 _DOOMED: Final = ".gone"
+_TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 
 
 class OverlayDriver(Driver, StoresChanges):
@@ -105,9 +106,19 @@ class OverlayDriver(Driver, StoresChanges):
         self.release(layer_id)
         place = self._place(layer_id)
         doomed = place + _DOOMED
-        remove_tree(Path(doomed))
-        with contextlib.suppress(FileNotFoundError):
+        try:
             os.rename(place, doomed)
+        except FileNotFoundError:
+            pass  # nothing was here, or a removal that was cut short has left only the rest
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            self._clear(doomed)  # the rest of a layer of that id that was removed before
+            os.rename(place, doomed)
+        self._clear(doomed)
+
+    def _clear(self, doomed: str) -> None:
+        if not _was_empty(doomed):
             self._joints.unmount(Path(doomed))
             remove_tree(Path(doomed))
 
@@ -181,3 +192,15 @@ class OverlayDriver(Driver, StoresChanges):
 
     def _fs(self, layer_id: int) -> str:
         return f"{self.home}/{layer_id}/fs"
+
+
+def _was_empty(place: str) -> bool:
+    """Remove a layer that nobody has written to, which takes no look into it; False if something is left."""
+    for name in ("/work/work", "/work", "/fs", ""):
+        try:
+            os.rmdir(place + name)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return True
