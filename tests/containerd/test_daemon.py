@@ -105,6 +105,26 @@ def test_labels_come_as_far_as_containerd_lets_them(lane: Lane, archive: Path) -
     assert_nothing_leaked(lane)
 
 
+@pytest.mark.on("overlay")
+def test_an_error_of_ours_reaches_the_user_as_the_one_that_containerd_calls_so(lane: Lane) -> None:
+    def told(*words: str) -> str:
+        answer = lane.tries("snapshots", *ON_LAMINA, *words)
+        assert answer.returncode != 0
+        return answer.stderr.decode()
+
+    for key in ("active", "frozen", "lost"):
+        lane.ctr("snapshots", *ON_LAMINA, "prepare", key)
+    lane.ctr("snapshots", *ON_LAMINA, "commit", "base", "frozen")
+    with lane.client() as ask:
+        ask("Remove", key=key_of(ask, "lost"))
+
+    assert "not found" in told("usage", "lost")
+    assert "invalid argument" in told("prepare", "child", "active")
+    assert "failed precondition" in told("mounts", "/mnt", "base")
+    lane.kill(lane.service)
+    assert "unavailable" in told("usage", "active")
+
+
 @pytest.mark.parametrize("victim", ["service", "daemon"])
 def test_a_server_that_is_killed_in_the_middle_of_an_unpack_loses_and_leaks_nothing(
     lane: Lane, archive: Path, victim: str
