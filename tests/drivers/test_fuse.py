@@ -359,6 +359,31 @@ def test_the_kernel_sees_the_same_tree_after_all_kinds_of_changes(driver: FuseDr
         assert seen(place) == ours
 
 
+def _remove(root: Path) -> None:
+    (root / "dir0/file0").unlink()
+
+
+def _replace(root: Path) -> None:
+    os.rename(root / "dir0/file1", root / "dir0/file0")
+
+
+@pytest.mark.parametrize("loses_a_name", [_remove, _replace])
+def test_a_lower_file_that_lost_a_name_is_copied_up_under_its_others(
+    driver: FuseDriver, loses_a_name: Callable[[Path], None]
+) -> None:
+    layer, root = active(driver, grow(driver, _first))
+    assert (root / "twin").stat().st_nlink == 2
+    loses_a_name(root)
+
+    (root / "twin").write_text("written")
+
+    assert (root / "twin").stat().st_nlink == 1
+    assert (driver.changes(layer).root / "twin").read_text() == "written"
+    ours = seen(root)
+    with by_the_kernel(driver, layer) as place:
+        assert seen(place) == ours
+
+
 def test_marks_of_fuse_overlayfs_are_understood(driver: FuseDriver) -> None:
     def marks(root: Path) -> None:
         for name in ("dir0", "dir1", "dir2"):

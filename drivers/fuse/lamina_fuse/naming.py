@@ -201,7 +201,6 @@ class Naming:
         node = tree.enter(directory, name, ino)
         if node is None or not node.up:
             self._upper.whiteout(place, name)
-            tree.gone.add(ino)
         else:
             self.bury(node, directory, name)
             if hides:
@@ -261,6 +260,8 @@ class Naming:
         tree.changed(ino)
         tree.changed(directory.ino)
         tree.unnamed(directory, name)
-        if node is not None:
+        if node is None:
+            tree.lost(ino)
+        else:
             tree.detach(node, directory, name)
         tree.drop(ino)

@@ -87,8 +87,6 @@ class Renaming:
             self._naming.bury(victim, new, called)
         elif victim is not None:
             self._naming.raise_grave(victim)
-        elif ino:
-            tree.gone.add(ino)
         self._on_disk(node, old, name, new, called)
         tree.unnamed(old, name)
         if victim is not None:
@@ -102,6 +100,8 @@ class Renaming:
         self._changed(old, new, node, victim)
         if ino:
             tree.changed(ino)
+            if victim is None:
+                tree.lost(ino)
             tree.drop(ino)
 
     def _on_disk(self, node: Node, old: Node, name: bytes, new: Node, called: bytes) -> None:

@@ -190,6 +190,11 @@ class Tree(Registry):
                 found.append(place)
         return found
 
+    def lost(self, ino: int) -> None:
+        """A file of a lower layer has one name less; without any it is remembered as gone, for whoever has it open."""
+        if not self.layers[ino >> SHIFT].flags(ino & ROW_MASK) & LINKED or not self.visible_names(ino):
+            self.gone.add(ino)
+
     def status(self, node: Node) -> os.stat_result:
         """Ask the writable layer's file system."""
         opened_file = self.opens.get(node.ino)
