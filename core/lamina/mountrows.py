@@ -140,6 +140,13 @@ def is_any(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM mounts)").fetchone()[0])
 
 
+def unseen(connection: sqlite3.Connection) -> list[int]:
+    """The active layers and views that we have mounted nowhere, and at which nobody is at work."""
+    query = """SELECT id FROM snapshots WHERE kind <> 'committed' AND step = 'ready'
+               AND id NOT IN (SELECT snapshot FROM mounts)"""
+    return [layer_id for (layer_id,) in connection.execute(query)]
+
+
 def put(connection: sqlite3.Connection, place: Place) -> None:
     """Write the row, or write it anew."""
     query = f"INSERT OR REPLACE INTO mounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608

@@ -29,16 +29,23 @@ def open_store(store: Store) -> tuple[RootLock, tuple[str, ...]]:
 def close_store(store: Store, lock: RootLock) -> None:
     """Let go of the database, and of the driver's servers and devices if nobody else can need them."""
     try:
-        if lock.try_alone() and not _may_be_seen(store):
-            store.ask(store.driver.stop)
+        if lock.try_alone():
+            _let_go(store)
     finally:
         store.meta.close()
         lock.close()
 
 
-def _may_be_seen(store: Store) -> bool:
+def _let_go(store: Store) -> None:
+    """Nobody else has the store open. What a driver keeps up for layers that nobody sees, goes; the dead's, too."""
     connection = store.meta.read()
-    return mountrows.is_any(connection) or (store.lent and rows.is_any_mountable(connection))
+    if store.lent and rows.is_any_mountable(connection):
+        return
+    if not mountrows.is_any(connection):
+        store.ask(store.driver.stop)
+        return
+    for layer_id in mountrows.unseen(connection):
+        store.ask(store.driver.release, layer_id)
 
 
 def _enter(store: Store) -> RootLock:

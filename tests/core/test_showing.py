@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from rooms import Room, grow
@@ -18,6 +19,7 @@ from lamina.errors import (
 )
 from lamina.mount import is_mounted, mountinfo
 from lamina.snapshotter import Snapshotter
+from lamina_vfs.driver import VfsDriver
 
 pytestmark = pytest.mark.needs_root
 
@@ -51,6 +53,25 @@ def test_a_mount_outlives_the_process_and_another_can_end_it(room: Room) -> None
             snapshots.remove("key")
         snapshots.unmount(place)
         snapshots.remove("key")
+
+
+def test_closing_lets_go_of_what_nobody_sees_and_of_nothing_else(tmp_path: Path) -> None:
+    released: list[int] = []
+
+    class Telling(VfsDriver):
+        def release(self, layer_id: int) -> None:
+            released.append(layer_id)
+
+    with Snapshotter(tmp_path, Telling(tmp_path / "vfs/layers")) as snapshots:
+        for key in ("seen", "unseen"):
+            snapshots.prepare(key)
+        (tmp_path / "at").mkdir()
+        snapshots.mount("seen", tmp_path / "at")
+
+    assert released == [2]
+    with Snapshotter(tmp_path, Telling(tmp_path / "vfs/layers")) as snapshots:
+        snapshots.unmount(tmp_path / "at")
+    assert released == [2, 1]
 
 
 def test_the_second_mount_outlives_the_first(room: Room, snapshots: Snapshotter) -> None:
