@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
-from lamina import syscalls
+from lamina import programs, syscalls
+from lamina.errors import NotFound, ProgramFailed
 from lamina.mountinfo import MountPoint, mounted_targets, mountinfo
 from lamina.mountoptions import attributes_of, file_system_options, flags_of
 from lamina.overlaymount import mount_overlay
@@ -23,13 +27,19 @@ __all__ = [
     "boot_id",
     "depth_of",
     "is_mounted",
+    "may_mount",
     "mount_all",
     "mount_one",
     "mounted_targets",
     "mountinfo",
+    "served_by",
     "temporarily_mounted",
     "unmount",
 ]
+
+
+_SERVED: Final = "fuse3."
+_CAP_SYS_ADMIN: Final = 21
 
 
 @attrs.frozen
@@ -50,7 +60,22 @@ def bind(source: Path | str, *, writable: bool) -> Mount:
     return Mount("bind", os.fspath(source), ("rbind", "rw" if writable else "ro"))
 
 
+def served_by(program: str, source: Path | str, *, writable: bool) -> Mount:
+    """A FUSE file system that a program serves: started as `PROGRAM SOURCE TARGET -o OPTIONS`, it ends when it shows.
+
+    The type is the one by which mount(8), mount.fuse3(8) and containerd know such programs. An ordinary user can mount
+    nothing else.
+    """
+    return Mount(f"{_SERVED}{program}", os.fspath(source), ("rw" if writable else "ro",))
+
+
 # acting
+
+
+def may_mount() -> bool:
+    """Whether this thread may do mounts of any kind, as root of the machine or of a namespace of its own."""
+    status = Path("/proc/thread-self/status").read_bytes()
+    return bool(int(status.partition(b"\nCapEff:")[2].split(None, 1)[0], 16) >> _CAP_SYS_ADMIN & 1)
 
 
 def mount_all(mounts: Sequence[Mount], target: Path) -> None:
@@ -79,6 +104,8 @@ def mount_one(mount: Mount, target: Path) -> None:
         _bind(mount, os.fsencode(target))
     elif mount.type == "overlay":
         mount_overlay(mount.options, os.fsencode(target))
+    elif mount.type.startswith(_SERVED):
+        _serve(mount, target)
     else:
         _plain(mount, os.fsencode(target))
 
@@ -112,6 +139,18 @@ def _bind_by_remount(mount: Mount, target: bytes) -> None:
             raise
 
 
+def _serve(mount: Mount, target: Path) -> None:
+    name = mount.type.removeprefix(_SERVED)
+    beside = Path(sys.executable).with_name(name)  # as in a virtual environment that is not on the PATH
+    program = beside if os.access(beside, os.X_OK) else name
+    try:
+        programs.run(program, mount.source, target, "-o", ",".join(mount.options))
+    except ProgramFailed as failure:
+        raise OSError(errno.EIO, failure.stderr.strip() or str(failure)) from failure
+    except NotFound as error:
+        raise OSError(errno.ENOENT, str(error)) from error
+
+
 def _plain(mount: Mount, target: bytes) -> None:
     remount = syscalls.MS_REMOUNT if "remount" in mount.options else 0
     data = ",".join(option for option in file_system_options(mount.options) if option != "remount")
@@ -131,7 +170,24 @@ def unmount(target: Path, *, times: int = 1, lazy: bool = False) -> None:
         except OSError as error:
             if error.errno in {errno.EINVAL, errno.ENOENT}:  # not a mount point, or not there at all
                 return
-            raise
+            if error.errno != errno.EPERM or may_mount():
+                raise
+            _unmount_as_user(target, lazy=lazy)
+
+
+def _unmount_as_user(target: Path, *, lazy: bool) -> None:
+    """An ordinary user may undo his own FUSE mounts, by a program with more rights."""
+    place = os.path.realpath(os.fsencode(target))
+    kinds = [point.type for point in mountinfo() if point.target == place]
+    if not kinds:
+        return
+    if kinds[-1].partition(b".")[0] not in {b"fuse", b"fuseblk"} or not shutil.which("fusermount3"):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), os.fspath(target))
+    try:
+        programs.run("fusermount3", "-u", *(("-z",) if lazy else ()), "--", target)
+    except ProgramFailed as failure:
+        number = errno.EBUSY if "busy" in str(failure) else errno.EPERM
+        raise OSError(number, str(failure), os.fspath(target)) from failure
 
 
 @contextlib.contextmanager

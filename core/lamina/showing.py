@@ -14,7 +14,7 @@ import attrs
 from lamina import mountrows, rows, syscalls
 from lamina.errors import BadRequest, InUse, NotFound
 from lamina.layer import Kind, Layer
-from lamina.mount import Mount, depth_of, mount_all, unmount
+from lamina.mount import Mount, depth_of, may_mount, mount_all, unmount
 from lamina.mountrows import Place
 from lamina.rows import Row
 from lamina.store import Store
@@ -90,8 +90,10 @@ def _mount(store: Store, row: Row, source: Path | None, mounts: Sequence[Mount],
     try:
         if source is None:
             mount_all(mounts, target)
-        else:
+        elif may_mount():
             _show_again(source, target, writable=row.kind is Kind.ACTIVE)
+        else:
+            raise InUse(f"snapshot {row.name!r} is mounted at {source}; only root can show it at two places")
     except OSError as error:
         raise store.explained(error, "mount", row.id) from error
 
@@ -226,14 +228,24 @@ def live_look(store: Store, row: Row) -> Iterator[int]:
 
 
 def open_peephole(store: Store, row: Row, number: int, *, writable: bool) -> Path:
-    """An active snapshot or a view as it is now, at a place of ours, which the caller clears. Its lock is held."""
+    """An active snapshot or a view as it is now, at a place of ours, which the caller clears. Its lock is held.
+
+    Where an ordinary user has mounted it already, that is the place, and it stays when ours is cleared.
+    """
     source = _shown_at(store, row)
+    if source is not None and not may_mount():
+        return source  # since we cannot show it once more
     mounts = () if source else store.ask(store.driver.mounts, rows.layer_of(store.meta.read(), row))
     place = store.peephole(number)
+    closed = not writable and row.kind is Kind.ACTIVE
     try:
         place.mkdir(mode=0o700, exist_ok=True)
+        if closed and not may_mount():
+            mounts = tuple(
+                attrs.evolve(each, options=("ro", *each.options)) for each in mounts
+            )  # cannot be changed later
         _mount(store, row, source, mounts, place)
-        if not writable and row.kind is Kind.ACTIVE:
+        if closed and may_mount():
             _make_read_only(place)
     except OSError as error:
         raise store.explained(error, "mount", row.id) from error

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 from desk import PROGRAM
+from people import await_end_of_all, everybody_can
 
 pytestmark = pytest.mark.needs_root  # to make the user
 
@@ -58,7 +58,7 @@ class Person:
 @pytest.fixture
 def person(archive: Path) -> Iterator[Person]:
     """A new user, with subordinate ids as useradd gives them; afterwards gone with all that he left running."""
-    if not os.access(sys.executable, os.X_OK) or _hidden(Path(sys.executable).resolve()):
+    if not everybody_can(Path(sys.executable)):
         pytest.skip("the Python of these tests lies where an ordinary user cannot execute it")
     home = Path(tempfile.mkdtemp(prefix="lamina-person-"))  # pytest's own directories are closed to others
     name = f"lamina-{secrets.token_hex(4)}"
@@ -72,29 +72,9 @@ def person(archive: Path) -> Iterator[Person]:
         keeper = home / "run/lamina/keeper"
         if keeper.exists():
             os.kill(json.loads(keeper.read_text())["pid"], signal.SIGKILL)
-        _await_end_of_all(home.stat().st_uid)
+        await_end_of_all(home.stat().st_uid)
         subprocess.run(["userdel", "--force", name], check=True)  # the dead count, too, until somebody reaps them
         shutil.rmtree(home)
-
-
-def _await_end_of_all(uid: int) -> None:
-    """Monitors tell lamina of an end, which may still be at it."""
-    deadline = time.monotonic() + 20
-    while any(_lives_as(uid, each) for each in Path("/proc").iterdir() if each.name.isdecimal()):
-        assert time.monotonic() < deadline, "processes of the user are left"
-        time.sleep(0.05)
-
-
-def _lives_as(uid: int, process: Path) -> bool:
-    try:
-        zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        return not zombie and process.stat().st_uid == uid
-    except OSError:  # it ended meanwhile
-        return False
-
-
-def _hidden(path: Path) -> bool:
-    return any(not each.stat().st_mode & 0o001 for each in path.parents)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -20,6 +20,7 @@ from lamina.mount import (
     is_mounted,
     mount_all,
     mountinfo,
+    served_by,
     temporarily_mounted,
     unmount,
 )
@@ -71,6 +72,38 @@ def test_a_read_only_bind_mount_refuses_to_write_from_the_first_moment(tmp_path:
 
     with pytest.raises(OSError, match="Read-only"):
         (target / "new").write_text("x")
+
+
+def program(directory: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a program on the PATH."""
+    name = "mounts-for-a-test"
+    (directory / name).write_text(f"#!/bin/sh -e\n{script}\n")
+    (directory / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return name
+
+
+@needs_root
+def test_a_program_mounts_what_only_it_can(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = program(tmp_path, 'mount --bind "$1" "$2"; echo "$@" > "$2/told"', monkeypatch)
+    source = layers(tmp_path, 1)[0]
+
+    mount_all([served_by(name, source, writable=False)], target)
+
+    assert (target / "told").read_text() == f"{source} {target} -o ro\n"
+    unmount(target)
+    assert not is_mounted(target)
+
+
+def test_a_program_that_cannot_mount_is_an_error_with_its_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = program(tmp_path, "echo no luck today >&2; exit 3", monkeypatch)
+
+    with pytest.raises(OSError, match="no luck today"):
+        mount_all([served_by(name, "/source", writable=True)], tmp_path)
+    with pytest.raises(OSError, match="no program 'there-is-no-such'"):
+        mount_all([served_by("there-is-no-such", "/source", writable=True)], tmp_path)
 
 
 @needs_root

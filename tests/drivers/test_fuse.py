@@ -274,7 +274,7 @@ def test_without_the_accelerator_the_tree_is_the_same(tmp_path: Path) -> None:
 
 
 def test_the_accelerator_is_compiled_here(driver: FuseDriver) -> None:
-    assert "LD_PRELOAD" in accelerator.environment(driver.home, driver.options)
+    assert "LD_PRELOAD" in accelerator.environment(driver.home, accelerate=True)
     assert Ability.FALLOCATE not in driver.cannot
 
 

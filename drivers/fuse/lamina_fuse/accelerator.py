@@ -11,15 +11,13 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from lamina_fuse.options import FuseOptions
-
 _SOURCE: Final = Path(__file__).with_name("accelerator.c")
 _FAILED: Final = ".failed"
 
 
-def environment(home: Path, options: FuseOptions) -> dict[str, str]:
+def environment(home: Path, *, accelerate: bool) -> dict[str, str]:
     """What a server's environment needs to have the accelerator; nothing where there is none."""
-    if not options.accelerate:
+    if not accelerate:
         return {}
     library = _library(home)
     if library is None:

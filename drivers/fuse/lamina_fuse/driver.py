@@ -13,12 +13,14 @@ from lamina.driver import Ability, Driver, Health, StoresChanges
 from lamina.inheritance import inherit_root
 from lamina.layer import Kind, Layer
 from lamina.layerdirs import layers_in, remove_layer
-from lamina.mount import Mount, bind
+from lamina.mount import Mount, bind, may_mount, served_by
 from lamina.trees import remove_tree
-from lamina_fuse import accelerator, health, indexing, life
+from lamina_fuse import health, indexing, life, serving
 from lamina_fuse.dialect import UnionWhiteouts
 from lamina_fuse.index import NAME
 from lamina_fuse.options import FuseOptions
+
+_ALONE: Final = "work-alone"  # for a layer without parents, which may get one when it is committed
 
 
 class FuseDriver(Driver, StoresChanges):
@@ -74,7 +76,8 @@ class FuseDriver(Driver, StoresChanges):
             (place / NAME).unlink()
         if layer.parent is not None and not (place / "work").exists():  # prepared alone, and joined only now
             self._adopt_root(layer.parent, place / "fs")
-        remove_tree(place / "work/work")  # unfinished copies of a server that was killed
+        for work in ("work/work", _ALONE):  # unfinished copies of a server that was killed
+            remove_tree(place / work)
         indexing.build(place)
 
     def _adopt_root(self, parent: int, root: Path) -> None:
@@ -96,19 +99,31 @@ class FuseDriver(Driver, StoresChanges):
     # seeing a layer
 
     def mounts(self, layer: Layer) -> tuple[Mount, ...]:
-        """A bind mount of what the layer's server shows; the server is started if none is there, or it is dead."""
+        """A bind mount of what the layer's server shows; the server is started if none is there, or it is dead.
+
+        For an ordinary user, who can bind nothing, a server that shows the layer only where it is mounted.
+        """
         place = self._place(layer.id)
         below = self._below(layer)
+        if not may_mount():
+            self._index(below)
+            life.clear_dead(place)
+            serving.write_plan(place, self._plan(layer, below))
+            return (served_by(serving.PROGRAM, place.absolute(), writable=layer.writable),)
         if not layer.writable and len(below) == 1:
             return (bind(self._fs(below[0]), writable=False),)
         if layer.writable and not below:
             return (bind(self._fs(layer.id), writable=True),)
-        if not life.is_serving(place):
-            for each in below:
-                indexing.index_of(self._place(each))
-            life.serve(place, self._spec(layer, below), accelerator.environment(self.home, self.options))
-            life.read_ahead(place / "served", self.options.read_ahead)
-        return (bind(place / "served", writable=layer.writable),)
+        served = place / "served"
+        if not life.is_serving(served):
+            self._index(below)
+            served.mkdir(mode=0o700, exist_ok=True)
+            serving.serve(place.absolute(), served.absolute(), self._plan(layer, below))
+        return (bind(served, writable=layer.writable),)
+
+    def _index(self, layer_ids: tuple[int, ...]) -> None:
+        for each in layer_ids:
+            indexing.index_of(self._place(each))
 
     def _below(self, layer: Layer) -> tuple[int, ...]:
         """The layers that are shown read-only, the nearest first."""
@@ -116,16 +131,17 @@ class FuseDriver(Driver, StoresChanges):
             return layer.parents
         return (layer.id, *layer.parents)
 
-    def _spec(self, layer: Layer, below: tuple[int, ...]) -> dict[str, Any]:
-        return {
-            "home": str(self.home.absolute()),
-            "layer": layer.id,
-            "lowers": below,
-            "writable": layer.writable,
-            "prefix": health.attribute_prefix(),
-            "options": (*self.options.of_the_mount, *(() if layer.writable else ("ro",))),
-            "log_level": self.options.log_level.upper(),
-        }
+    def _plan(self, layer: Layer, below: tuple[int, ...]) -> serving.Plan:
+        return serving.Plan(
+            lowers=below,
+            writable=layer.writable,
+            work="work" if layer.parent is not None else _ALONE,
+            prefix=health.attribute_prefix(),
+            options=(*self.options.of_the_mount, *(() if layer.writable else ("ro",))),
+            log_level=self.options.log_level.upper(),
+            accelerate=self.options.accelerate,
+            read_ahead=self.options.read_ahead,
+        )
 
     def release(self, layer_id: int) -> None:
         """The layer's server has ended, and its mount is gone."""

@@ -93,7 +93,8 @@ def _servers(home: Path) -> tuple[str, ...]:
         place = lock.parent
         pid = life.pid_of(place)
         if pid is not None:
-            state = "answers" if life.is_serving(place) else "is not mounted here"
+            served = life.target_of(place) or place / "served"
+            state = "answers" if life.is_serving(served) else "is not mounted here"
             notes.append(f"layer {place.name}: process {pid} serves and {state}; log in {place / 'server.log'}")
         elif life.device_of(place / "served") is not None:
             notes.append(f"layer {place.name}: its server died; mounting the layer again clears that")

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from lamina.mount import is_mounted, mountinfo, unmount
 
+_LOCK: Final = "server.lock"
 _PATIENCE: Final = 10.0  # seconds for a server to end after its last mount went
 _GONE: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
 
 
-def is_serving(place: Path) -> bool:
-    """Whether the layer at `place` is mounted by a server that lives."""
-    served = place / "served"
+def is_serving(served: Path) -> bool:
+    """Whether something is mounted there, by a server that lives."""
     if not is_mounted(served):
         return False
     try:
@@ -37,11 +37,8 @@ def is_serving(place: Path) -> bool:
 
 
 def serve(place: Path, spec: dict[str, Any], environ: dict[str, str]) -> None:
-    """The layer is mounted at `place/served`, by a server that outlives us. Does nothing if one is there already."""
-    if is_serving(place):
-        return
+    """The layer is mounted at `spec["target"]`, by a server that outlives us. Nobody else serves it then."""
     stop(place)
-    (place / "served").mkdir(mode=0o700, exist_ok=True)
     argv = [sys.executable, "-P", "-m", "lamina_fuse.server", json.dumps(spec)]
     told = subprocess.run(
         argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **environ}, check=False
@@ -50,36 +47,40 @@ def serve(place: Path, spec: dict[str, Any], environ: dict[str, str]) -> None:
         raise OSError(errno.EIO, f"the server of layer {place.name} did not start: {told.stderr.strip()}")
 
 
+def clear_dead(place: Path) -> None:
+    """What a dead server left of its mount is gone; one that lives goes on."""
+    if pid_of(place) is None:
+        stop(place)
+
+
 def stop(place: Path) -> None:
     """Nothing is mounted at `place/served`, and no server runs for it, even if somebody looks through a bind mount."""
-    served = place / "served"
+    if not (place / _LOCK).exists():
+        return  # nobody has served it since the last time
+    _clear(place / "served")
+    target = target_of(place)
+    if target is not None and (pid_of(place) is not None or not is_serving(target)):
+        _clear(target)
+    for number, patience in ((None, _PATIENCE), (signal.SIGTERM, 2.0), (signal.SIGKILL, _PATIENCE)):
+        if number is not None:
+            _kill(place, number)
+        with _ended(place, patience) as ended:
+            if ended:
+                (place / _LOCK).unlink(missing_ok=True)
+                return
+    raise OSError(errno.EBUSY, f"the server of layer {place.name} does not end")
+
+
+def _clear(served: Path) -> None:
     while is_mounted(served):  # asked of mountinfo: a dead server's place cannot even be looked at
-        _unmount(served)
-    with _ended(place, _PATIENCE) as ended:
-        if ended:
-            return
-    _kill(place, signal.SIGTERM)
-    with _ended(place, 2.0) as ended:
-        if ended:
-            return
-    _kill(place, signal.SIGKILL)
-    with _ended(place, _PATIENCE) as ended:
-        if not ended:
-            raise OSError(errno.EBUSY, f"the server of layer {place.name} does not end")
-
-
-def _unmount(served: Path) -> None:
-    try:
         unmount(served, lazy=True)
-    except PermissionError:  # an ordinary user's mount
-        subprocess.run(["fusermount3", "-u", "-z", "--", served], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
 def _ended(place: Path, patience: float) -> Iterator[bool]:
     """Whether the server's lock is free, or becomes free in time."""
     try:
-        lock = os.open(place / "server.lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(place / _LOCK, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         yield True
         return
@@ -115,7 +116,7 @@ def _await_end(pid: int, seconds: float) -> None:
 
 
 def _pid(lock: int) -> int:
-    text = os.pread(lock, 32, 0)
+    text = os.pread(lock, 32, 0).partition(b"\n")[0]
     return int(text) if text.isdigit() else -1
 
 
@@ -125,7 +126,15 @@ def pid_of(place: Path) -> int | None:
         if ended:
             return None
     with contextlib.suppress(OSError, ValueError):
-        return int((place / "server.lock").read_text())
+        return int((place / _LOCK).read_bytes().partition(b"\n")[0])
+    return None
+
+
+def target_of(place: Path) -> Path | None:
+    """Where an ordinary user's server shows the layer, or did until it died."""
+    with contextlib.suppress(FileNotFoundError):
+        target = (place / _LOCK).read_bytes().partition(b"\n")[2]
+        return Path(os.fsdecode(target)) if target else None
     return None
 
 

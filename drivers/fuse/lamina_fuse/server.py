@@ -38,7 +38,7 @@ def main() -> int:
     os.umask(0)  # the kernel has applied the caller's
     os.environ.pop("LD_PRELOAD", None)
     _raise_limit()
-    place = Path(spec["home"], str(spec["layer"]))
+    place, target = Path(spec["place"]), Path(spec["target"])
     lock = _lock(place / "server.lock")
     if lock is None:
         print("another server of this layer is running", file=sys.stderr)  # noqa: T201  # the driver reads it
@@ -48,7 +48,7 @@ def main() -> int:
     )
     try:
         operations = _operations(spec, place)
-        pyfuse3.init(operations, str(place / "served"), set(spec["options"]))
+        pyfuse3.init(operations, str(target), set(spec["options"]))
     except Exception as error:  # told to whoever waits
         log.exception("cannot serve")
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
@@ -57,7 +57,7 @@ def main() -> int:
     if os.fork():
         os.close(tell)
         os._exit(0 if os.read(ready, 1) else 1)  # nothing of the parent's may run at its exit: the mount is the child's
-    _become_a_server(lock)
+    _become_a_server(lock, b"" if target == place / "served" else b"\n" + os.fsencode(target))
     os.write(tell, b"!")
     for descriptor in (ready, tell):
         os.close(descriptor)
@@ -66,10 +66,10 @@ def main() -> int:
 
 
 def _operations(spec: dict[str, Any], place: Path) -> Operations:
-    home = Path(spec["home"])
+    home = place.parent
     layers = {number: index_of(home / str(number)) for number in spec["lowers"]}
     roots = {number: os.open(home / str(number) / "fs", DIRECTORY) for number in spec["lowers"]}
-    upper = Upper(place, spec["prefix"]) if spec["writable"] else None
+    upper = Upper(place / "fs", place / spec["work"], spec["prefix"]) if spec["writable"] else None
     secret = os.environ.pop("LAMINA_FUSE_SECRET", "").encode()
     return Operations(Tree(layers, roots, upper), spec["prefix"], secret, stateless_directories=bool(secret))
 
@@ -90,11 +90,11 @@ def _lock(path: Path) -> int | None:
     return descriptor
 
 
-def _become_a_server(lock: int) -> None:
+def _become_a_server(lock: int, elsewhere: bytes) -> None:
     os.setsid()
     os.chdir("/")
     os.ftruncate(lock, 0)
-    os.pwrite(lock, b"%d" % os.getpid(), 0)
+    os.pwrite(lock, b"%d%b" % (os.getpid(), elsewhere), 0)
     nothing = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)

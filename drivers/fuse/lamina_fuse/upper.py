@@ -23,12 +23,12 @@ _NO_RENAME_WHITEOUT: Final = frozenset({errno.EINVAL, errno.EPERM, errno.ENOTSUP
 class Upper:
     """Where changes go. Whatever is made of several steps is made in `work` first and then put in its place at once."""
 
-    def __init__(self, place: Path, prefix: str) -> None:
-        """`place` has `fs` and `work`; what a killed server left in `work` is removed."""
-        remove_tree(place / "work/work")
-        (place / "work/work").mkdir(mode=0o700)
-        self.root = os.open(place / "fs", DIRECTORY)
-        self.work = os.open(place / "work/work", DIRECTORY)
+    def __init__(self, root: Path, work: Path, prefix: str) -> None:
+        """Both are on one file system; what a killed server left in `work` is removed."""
+        remove_tree(work / "work")
+        (work / "work").mkdir(mode=0o700, parents=True)
+        self.root = os.open(root, DIRECTORY)
+        self.work = os.open(work / "work", DIRECTORY)
         self.prefix = prefix
         self.dialect = UnionWhiteouts(prefix)
         self._origin = prefix + "lamina.origin"
