@@ -237,6 +237,36 @@ def test_a_killed_server_is_replaced_and_what_was_written_is_there(driver: FuseD
     assert sorted(os.listdir(root / "dir1")) == ["file0", "file2"]
 
 
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_servers_outlive_their_launcher_and_the_next_one_gets_another(driver: FuseDriver) -> None:
+    parents = grow(driver, many(1, 1), many(2, 2))
+    first, root = active(driver, parents)
+    pid = life.pid_of(driver.home / str(first.id))
+    assert pid is not None
+    launcher = _parent_of(pid)
+    assert Path(f"/proc/{launcher}/comm").read_text() != Path(f"/proc/{pid}/comm").read_text() == "lamina-fuse 3\n"
+    os.kill(launcher, signal.SIGKILL)
+
+    second = Layer(9, Kind.ACTIVE, parents)
+    driver.prepare(second)
+
+    assert sorted(os.listdir(served(driver, second))) == sorted(os.listdir(root)) == ["dir0", "dir1"]
+    assert life.pid_of(driver.home / str(first.id)) == pid
+
+
+def test_a_server_that_cannot_start_says_why(driver: FuseDriver) -> None:
+    layer = Layer(2, Kind.ACTIVE, grow(driver, many(1, 1)))
+    driver.prepare(layer)
+    (driver.home / "2/work").rmdir()
+    (driver.home / "2/work").touch()
+
+    with pytest.raises(OSError, match=r"the server of layer 2 did not start: NotADirectoryError.*work"):
+        driver.mounts(layer)
+
+
 def test_health_names_each_server(driver: FuseDriver) -> None:
     layer, _ = active(driver, grow(driver, many(1, 1)))
     pid = life.pid_of(driver.home / str(layer.id))
@@ -274,7 +304,7 @@ def test_without_the_accelerator_the_tree_is_the_same(tmp_path: Path) -> None:
 
 
 def test_the_accelerator_is_compiled_here(driver: FuseDriver) -> None:
-    assert "LD_PRELOAD" in accelerator.environment(driver.home, accelerate=True)
+    assert accelerator.library(driver.home) is not None
     assert Ability.FALLOCATE not in driver.cannot
 
 

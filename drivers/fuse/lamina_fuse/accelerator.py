@@ -15,33 +15,22 @@ _SOURCE: Final = Path(__file__).with_name("accelerator.c")
 _FAILED: Final = ".failed"
 
 
-def environment(home: Path, *, accelerate: bool) -> dict[str, str]:
-    """What a server's environment needs to have the accelerator; nothing where there is none."""
-    if not accelerate:
-        return {}
-    library = _library(home)
-    if library is None:
-        return {}
-    secret = f"\x01lamina.{secrets.token_hex(16)}."
-    return {"LD_PRELOAD": str(library), "LAMINA_FUSE_SECRET": secret, "LAMINA_FUSE_SECRET_FOR_C": secret}
-
-
-def _library(home: Path) -> Path | None:
+def library(home: Path) -> Path | None:
     """The compiled library, made at the first need; None where it cannot be made."""
     digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
     for directory in (_SOURCE.parent / "__pycache__", home.absolute()):  # beside byte code, for all stores, or in ours
-        library = directory / f".accelerator-{digest}.so"
-        if _is_ours(library):
-            return library
-        if _may_write(directory) and _can_be_preloaded(library):
-            return library if _compiled(library) else None
+        found = directory / f".accelerator-{digest}.so"
+        if _is_ours(found):
+            return found
+        if _may_write(directory) and _can_be_preloaded(found):
+            return found if _compiled(found) else None
     return None
 
 
-def _is_ours(library: Path) -> bool:
+def _is_ours(found: Path) -> bool:
     """Whether it is there, and nobody but root or ourselves has made it."""
     try:
-        return library.stat().st_uid in (0, os.geteuid())
+        return found.stat().st_uid in (0, os.geteuid())
     except FileNotFoundError:
         return False
 
@@ -52,22 +41,22 @@ def _may_write(directory: Path) -> bool:
     return os.access(directory, os.W_OK)
 
 
-def _can_be_preloaded(library: Path) -> bool:
-    return not set(str(library)) & set(": ")  # LD_PRELOAD knows no way to quote
+def _can_be_preloaded(target: Path) -> bool:
+    return not set(str(target)) & set(": ")  # LD_PRELOAD knows no way to quote
 
 
-def _compiled(library: Path) -> bool:
+def _compiled(target: Path) -> bool:
     compiler = shutil.which("cc") or shutil.which("gcc")
-    failed = library.with_name(library.name + _FAILED)
+    failed = target.with_name(target.name + _FAILED)
     if compiler is None or failed.exists():
         return False
-    unfinished = library.with_name(f"{library.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         told = subprocess.run(_command(compiler, unfinished), capture_output=True, check=False)
         if told.returncode:
             failed.write_bytes(told.stderr)  # not tried again until the source changes
             return False
-        unfinished.rename(library)
+        unfinished.rename(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             unfinished.unlink()

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from lamina.mount import is_mounted, mountinfo, unmount
+from lamina_fuse import launching
 
 _LOCK: Final = "server.lock"
 _PATIENCE: Final = 10.0  # seconds for a server to end after its last mount went
@@ -36,15 +34,12 @@ def is_serving(served: Path) -> bool:
     return True
 
 
-def serve(place: Path, spec: dict[str, Any], environ: dict[str, str]) -> None:
+def serve(place: Path, spec: dict[str, Any], preload: str) -> None:
     """The layer is mounted at `spec["target"]`, by a server that outlives us. Nobody else serves it then."""
     stop(place)
-    argv = [sys.executable, "-P", "-m", "lamina_fuse.server", json.dumps(spec)]
-    told = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **environ}, check=False
-    )
-    if told.returncode:
-        raise OSError(errno.EIO, f"the server of layer {place.name} did not start: {told.stderr.strip()}")
+    failure = launching.launch(spec, preload)
+    if failure is not None:
+        raise OSError(errno.EIO, f"the server of layer {place.name} did not start: {failure}")
 
 
 def clear_dead(place: Path) -> None:

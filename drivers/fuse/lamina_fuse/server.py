@@ -1,7 +1,6 @@
-"""The server of one layer's mount: a process of its own, in a session of its own.
+"""The server of one layer's mount: a process of its own, in a session of its own, until the last mount is gone.
 
-It is told by one JSON document on its command line what to show and where. When it returns for the first time, in the
-process that was started, the mount is there; a child of it goes on serving until the last mount is gone.
+The launcher forks it, and it is told by a document what to show and where.
 """
 
 from __future__ import annotations
@@ -31,12 +30,14 @@ from lamina_fuse.upper import Upper
 log: Final = logging.getLogger("lamina_fuse")
 
 
-def main() -> int:
-    """Serve; the status is 0 once the mount is there."""
-    spec = json.loads(sys.argv[1])
+def serve(spec: dict[str, Any], tell: int) -> int:
+    """Show what is asked for; the status of the process, when it has ended.
+
+    Into `tell` goes a zero once the mount is there, or else why it is not, in the words of whoever failed.
+    """
+    os.dup2(tell, 2)  # libfuse and fusermount3 complain there
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until there is somebody to hear it
     os.umask(0)  # the kernel has applied the caller's
-    os.environ.pop("LD_PRELOAD", None)
     _raise_limit()
     place, target = Path(spec["place"]), Path(spec["target"])
     lock = _lock(place / "server.lock")
@@ -53,16 +54,10 @@ def main() -> int:
         log.exception("cannot serve")
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    ready, tell = os.pipe()
-    if os.fork():
-        os.close(tell)
-        os._exit(0 if os.read(ready, 1) else 1)  # nothing of the parent's may run at its exit: the mount is the child's
     _become_a_server(lock, b"" if target == place / "served" else b"\n" + os.fsencode(target))
-    os.write(tell, b"!")
-    for descriptor in (ready, tell):
-        os.close(descriptor)
-    status = _serve(operations, place)
-    os._exit(status)
+    os.write(tell, b"\0")
+    os.close(tell)
+    return _serve(operations, place)
 
 
 def _operations(spec: dict[str, Any], place: Path) -> Operations:
@@ -70,7 +65,9 @@ def _operations(spec: dict[str, Any], place: Path) -> Operations:
     layers = {number: index_of(home / str(number)) for number in spec["lowers"]}
     roots = {number: os.open(home / str(number) / "fs", DIRECTORY) for number in spec["lowers"]}
     upper = Upper(place / "fs", place / spec["work"], spec["prefix"]) if spec["writable"] else None
-    secret = os.environ.pop("LAMINA_FUSE_SECRET", "").encode()
+    secret = spec["secret"].encode()
+    if secret:
+        os.environ["LAMINA_FUSE_SECRET_FOR_C"] = spec["secret"]
     return Operations(Tree(layers, roots, upper), spec["prefix"], secret, stateless_directories=bool(secret))
 
 
@@ -91,8 +88,6 @@ def _lock(path: Path) -> int | None:
 
 
 def _become_a_server(lock: int, elsewhere: bytes) -> None:
-    os.setsid()
-    os.chdir("/")
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d%b" % (os.getpid(), elsewhere), 0)
     nothing = os.open("/dev/null", os.O_RDWR)
@@ -134,7 +129,3 @@ async def _heed_signals(
                 tell()
             else:
                 pyfuse3.terminate()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

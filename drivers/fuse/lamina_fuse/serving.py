@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -50,8 +51,10 @@ def read_plan(place: Path) -> Plan:
 
 def serve(place: Path, target: Path, plan: Plan) -> None:
     """The layer at `place` is mounted at `target`, by a server that outlives us; nobody else serves it then."""
-    spec = {"place": str(place), "target": str(target), **attrs.asdict(plan)}
-    life.serve(place, spec, accelerator.environment(place.parent, accelerate=plan.accelerate))
+    preload = accelerator.library(place.parent) if plan.accelerate else None
+    secret = f"\x01lamina.{secrets.token_hex(16)}." if preload else ""
+    spec = {"place": str(place), "target": str(target), "secret": secret, **attrs.asdict(plan)}
+    life.serve(place, spec, str(preload or ""))
     life.read_ahead(target, plan.read_ahead)
 
 
