@@ -32,7 +32,7 @@ from lamina_fuse.driver import FuseDriver
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(600)]
 
-NAMES = ("a", "b", "d", "d/a", "d/e", "d/e/a", "d/e/b", "f", "f/a", "n\xe9", "gone")
+NAMES = ("a", "b", "d", "d/a", "d/twin", "d/e", "d/e/a", "d/e/b", "f", "f/a", "n\xe9", "gone")
 PATHS = st.sampled_from(NAMES)
 XATTRS = st.sampled_from(["user.one", "user.two", "trusted.three"])
 DATA = st.sampled_from([b"", b"x", b"hello" * 1000, b"y" * 70_000])

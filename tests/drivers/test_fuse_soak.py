@@ -16,7 +16,7 @@ from lamina_fuse.driver import FuseDriver
 
 pytestmark = pytest.mark.needs_root
 
-SECONDS = float(os.environ.get("LAMINA_FUSE_SOAK", "20"))
+SECONDS = float(os.environ.get("LAMINA_FUSE_SOAK", "60"))
 LARGEST = 1 << 18
 PUNCH = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE
 

@@ -117,7 +117,8 @@ class FuseDriver(Driver, StoresChanges):
         served = place / "served"
         if not life.is_serving(served):
             self._index(below)
-            served.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # a dead server's place cannot even be looked at
+                os.mkdir(served, 0o700)
             serving.serve(place.absolute(), served.absolute(), self._plan(layer, below))
         return (bind(served, writable=layer.writable),)
 
