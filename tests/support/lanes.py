@@ -27,7 +27,6 @@ LANES: Final[Mapping[str, tuple[str, ...]]] = {
 # Not known to end well within a run of CI yet; LAMINA_LONG=1 asks for them.
 LONG: Final = frozenset(
     {
-        ("fuse", "host"),
         ("devmapper", "uml"),
         ("overlay", "uml"),
     }
