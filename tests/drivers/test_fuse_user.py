@@ -70,9 +70,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def user(archive: Path) -> Iterator[User]:
-    assert everybody_can(Path(sys.executable)), (
-        "the Python of these tests lies where an ordinary user cannot execute it"
-    )
+    if not everybody_can(Path(sys.executable)):
+        pytest.skip("the Python of these tests lies where an ordinary user cannot execute it")
     with person() as someone, may_open_fuse(someone.home.stat().st_uid):
         for name in ("run", "at", "elsewhere"):
             (someone.home / name).mkdir(mode=0o700)
