@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-_SERVED: Final = "fuse3."
+_SERVED: Final = "fuse."
 _CAP_SYS_ADMIN: Final = 21
 
 
@@ -63,7 +63,7 @@ def bind(source: Path | str, *, writable: bool) -> Mount:
 def served_by(program: str, source: Path | str, *, writable: bool) -> Mount:
     """A FUSE file system that a program serves: started as `PROGRAM SOURCE TARGET -o OPTIONS`, it ends when it shows.
 
-    The type is the one by which mount(8), mount.fuse3(8) and containerd know such programs. An ordinary user can mount
+    The type is the one by which mount(8) and containerd know such programs. An ordinary user can mount
     nothing else.
     """
     return Mount(f"{_SERVED}{program}", os.fspath(source), ("rw" if writable else "ro",))
