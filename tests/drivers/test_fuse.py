@@ -415,6 +415,33 @@ def test_a_lower_file_that_lost_a_name_is_copied_up_under_its_others(
         assert seen(place) == ours
 
 
+def test_a_copy_up_that_fails_half_way_leaves_no_name_behind(driver: FuseDriver) -> None:
+    def fill(root: Path) -> None:
+        many(3, 1)(root)
+        for number in (1, 2):
+            (root / f"dir{number}/file0").unlink()
+            os.link(root / "dir0/file0", root / f"dir{number}/file0")
+
+    layer, root = active(driver, grow(driver, fill))
+    (root / "dir2/new").touch()
+    closed = driver.changes(layer).root / "dir2"
+    subprocess.run(["chattr", "+i", closed], check=True)
+    try:
+        with pytest.raises(PermissionError):
+            (root / "dir0/file0").write_text("written")
+    finally:
+        subprocess.run(["chattr", "-i", closed], check=True)
+    driver.release(layer.id)
+    driver.mounts(layer)
+
+    assert [(root / f"dir{number}/file0").read_text() for number in range(3)] == ["0 0"] * 3
+    (root / "dir0/file0").write_text("written")
+
+    assert [(root / f"dir{number}/file0").read_text() for number in range(3)] == ["written"] * 3
+    assert len({(root / f"dir{number}/file0").stat().st_ino for number in range(3)}) == 1
+    assert (root / "dir0/file0").stat().st_nlink == 3
+
+
 def test_marks_of_fuse_overlayfs_are_understood(driver: FuseDriver) -> None:
     def marks(root: Path) -> None:
         for name in ("dir0", "dir1", "dir2"):

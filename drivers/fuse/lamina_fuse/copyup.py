@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -92,14 +93,15 @@ class CopyUp:
         temporary = upper.temporary()
         node = Node(ino, directory=False, up=True)
         with upper.made(temporary):
-            self._make(ino, temporary, size)
+            self._make(ino, temporary, size, alone=len(names) < 2)
             if not names:  # removed, and somebody has it open
                 node.grave = os.open(temporary, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper.work)
                 os.unlink(temporary, dir_fd=upper.work)
-            for parent, name in names[1:]:
-                self._link(temporary, parent, name)
-            if names:
-                self._place(temporary, *names[0])
+            with self._linked(temporary, names[1:]):
+                if names:
+                    self._place(temporary, *names[0])
+        if len(names) > 1:  # not before all are there: killed meanwhile, we leave two files, not one with two contents
+            self._upper.set_origin(at(tree.descriptor(names[0][0]), names[0][1]), ino)
         tree.nodes[ino] = node
         tree.gone.discard(ino)
         for parent, name in names:
@@ -113,6 +115,23 @@ class CopyUp:
             return []
         return self._tree.visible_names(ino)
 
+    @contextlib.contextmanager
+    def _linked(self, temporary: bytes, names: list[tuple[Node, bytes]]) -> Iterator[None]:
+        """What was made is also called so, unless the body raises."""
+        done: list[tuple[Node, bytes]] = []
+        try:
+            for parent, name in names:
+                self._link(temporary, parent, name)
+                done.append((parent, name))
+            yield
+        except BaseException:
+            for parent, name in done:
+                place, times = self._tree.descriptor(parent), self._tree.record(parent.ino)
+                os.unlink(name, dir_fd=place)
+                self._restore(place, times)
+                self._tree.changed(parent.ino)
+            raise
+
     def _link(self, temporary: bytes, parent: Node, name: bytes) -> None:
         place = self._tree.descriptor(parent)
         times = self._tree.record(parent.ino)
@@ -120,21 +139,23 @@ class CopyUp:
         self._restore(place, times)
         self._tree.changed(parent.ino)
 
-    def _make(self, ino: int, temporary: bytes, size: int | None) -> None:
+    def _make(self, ino: int, temporary: bytes, size: int | None, *, alone: bool) -> None:
         upper, index = self._upper, self._tree.layers[ino >> SHIFT]
         row = ino & ROW_MASK
         record = index.record(row)
         if stat.S_ISREG(record[MODE]):
             with opened(temporary, _NEW, dir_fd=upper.work) as target:
                 self._fill(ino, target, size)
-                upper.set_origin(target, ino)
+                if alone:
+                    upper.set_origin(target, ino)
                 self._dress(target, record, self._xattrs(ino))
             return
         if stat.S_ISLNK(record[MODE]):
             os.symlink(index.target(row), temporary, dir_fd=upper.work)
         else:
             os.mknod(temporary, record[MODE], record[RDEV], dir_fd=upper.work)
-        upper.set_origin(at(upper.work, temporary), ino)
+        if alone:
+            upper.set_origin(at(upper.work, temporary), ino)
         self._dress_special(temporary, record, self._xattrs(ino))
 
     def _fill(self, ino: int, target: int, size: int | None) -> None:
