@@ -30,7 +30,8 @@ lint: $(VENV)/.tools
 
 ## make bench   lamina beside skopeo, umoci and containerd
 bench: $(VENV)/.tools
-	@.ci/need buildah busybox-static containerd mmdebstrap skopeo umoci
+	@.ci/need buildah busybox-static conmon containerd crun docker-registry golang-github-containers-common mmdebstrap podman runc skopeo umoci
+	@$(VENV)/bin/python -m compileall -q core/lamina drivers  # as pip does where it installs for good
 	@$(AS_ROOT) $(VENV)/bin/python benchmarks/run.py $(ARGS)
 
 ## make bench-drivers   the drivers beside each other, as a table and a chart; ARGS="--chart docs/drivers.svg --only overlay,vfs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ SUITE = "bookworm"
 PACKAGES = ("python3", "perl", "gcc", "libc6-dev", "git", "ca-certificates")
 RECIPE = 1  # part of the cache's name: a changed recipe makes a new image
 TAG = "1"
+_DEMO = Path(__file__).parents[2] / "demo/image.py"
 
 Tell = Callable[[str], object]
 
@@ -53,9 +55,28 @@ def images(cache: Path, tell: Tell) -> tuple[Image, Image]:
             clear(image.place)
             image.place.mkdir(parents=True)
             build(image, tell)
-            run(["tar", "--create", "--file", str(image.oci_archive), "--directory", str(image.layout), "."])
-            (image.place / "facts.json").write_text(json.dumps(_facts(image.layout)))
+            _finish(image)
     return large, tiny
+
+
+def _finish(image: Image) -> None:
+    run(["tar", "--create", "--file", str(image.oci_archive), "--directory", str(image.layout), "."])
+    (image.place / "facts.json").write_text(json.dumps(_facts(image.layout)))
+
+
+def runnable(cache: Path, tell: Tell) -> Image:
+    """A busybox that runs, as the demo has it: from the cache, or made now."""
+    image = Image("bench-run", cache / f"run-{RECIPE}")
+    if not (image.place / "facts.json").exists():
+        clear(image.place)
+        image.place.mkdir(parents=True)
+        tell("building the image that runs")
+        archive = image.place / "archive.tar"
+        run([sys.executable, str(_DEMO), str(archive)])
+        run(["skopeo", "copy", "--quiet", f"docker-archive:{archive}", f"oci:{image.layout}:{TAG}"])
+        archive.unlink()
+        _finish(image)
+    return image
 
 
 def _build_large(image: Image, tell: Tell) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,13 +20,15 @@ from lamina_bench.cleaning import lacking, room
 from lamina_bench.engines.containerd import Containerd
 from lamina_bench.engines.engine import Engine
 from lamina_bench.engines.lamina import Lamina
+from lamina_bench.engines.runc import Runc
 from lamina_bench.engines.storage import Storage
 from lamina_bench.engines.umoci import Umoci
-from lamina_bench.image import images
+from lamina_bench.image import Image, images, runnable
 from lamina_bench.inprocess import DEPTHS, Life, measure_life
 from lamina_bench.measuring import CommandFailed
+from lamina_bench.registry import PROGRAMS, give, registry
 from lamina_bench.results import Results
-from lamina_bench.works import WORDS, Round
+from lamina_bench.works import IN_STORE, START, WORDS, Round
 
 MICRO = "micro"
 
@@ -60,13 +64,21 @@ def play(wishes: Wishes, place: Path) -> int:
         tell(report.lives(lives))
     if wishes.wanted - {MICRO}:
         large, tiny = images(wishes.cache, tell)
+        small = runnable(wishes.cache, tell)
         tell(report.image(large))
-        present = list(_present(wishes, place))
-        with room(place / "spare") as spare:
+        present = list(_present(wishes, _everybody(place)))
+        starters = list(_present(wishes, _starters(place))) if START in wishes.wanted else []
+        with room(place / "spare") as spare, _hub(wishes, spare, large) as hub:
+            one = Round(results, large, tiny, wishes.wanted, spare)
             for number in range(wishes.rounds):
                 tell(f"round {number + 1} of {wishes.rounds}")
-                _play_round(Round(results, large, tiny, wishes.wanted, spare), _turned(present, number), failed)
-        tell(report.everything(results, present))
+                if wishes.wanted & IN_STORE:
+                    _play(_turned(present, number), failed, one.play)
+                if hub:
+                    _play(_turned(present, number), failed, functools.partial(one.exchange, host=hub))
+                if starters:
+                    _play(_turned(starters, number), failed, functools.partial(one.begin, image=small))
+        tell(report.everything(results, {one.name: one for one in (*present, *starters)}.values()))
     for engine, why in failed.items():
         tell(f"FAILED: {engine}: {why}")
     if wishes.json is not None:
@@ -75,12 +87,25 @@ def play(wishes: Wishes, place: Path) -> int:
     return min(len(failed), 1)
 
 
-def _play_round(one: Round, engines: Sequence[Engine], failed: dict[str, str]) -> None:
+@contextlib.contextmanager
+def _hub(wishes: Wishes, place: Path, large: Image) -> Iterator[str]:
+    """A registry that has the large image, if one is wanted and can be had; HOST:PORT."""
+    missing = lacking(*PROGRAMS)
+    if not wishes.wanted & {"pull", "push"} or missing:
+        tell(f"NOTE: without a registry: {', '.join(missing)} not installed") if missing else None
+        yield ""
+        return
+    with registry(place / "hub") as host:
+        give(large, host)
+        yield host
+
+
+def _play(engines: Sequence[Engine], failed: dict[str, str], play: Callable[[Engine], None]) -> None:
     for engine in engines:
         if engine.name in failed:
             continue
         try:
-            one.play(engine)
+            play(engine)
         except (CommandFailed, OSError) as error:
             failed[engine.name] = str(error)
             tell(f"  {engine.name} failed and is left out: {error}")
@@ -92,8 +117,8 @@ def _turned(engines: Sequence[Engine], number: int) -> Sequence[Engine]:
     return [*engines[start:], *engines[:start]]
 
 
-def _present(wishes: Wishes, place: Path) -> Iterator[Engine]:
-    for engine in _everybody(place):
+def _present(wishes: Wishes, engines: Iterable[Engine]) -> Iterator[Engine]:
+    for engine in engines:
         if engine.stores not in wishes.drivers:
             continue
         if missing := lacking(*engine.programs):
@@ -111,6 +136,13 @@ def _everybody(place: Path) -> Iterator[Engine]:
     yield Storage(place / "storage-vfs", "vfs")
     yield Containerd(place / "containerd-native", "native")
     yield Umoci(place / "umoci")
+
+
+def _starters(place: Path) -> Iterator[Engine]:
+    yield Lamina(place / "lamina")
+    yield Storage(place / "storage")
+    yield Containerd(place / "containerd")
+    yield Runc(place / "runc")
 
 
 def _lives(wishes: Wishes, place: Path) -> Iterator[Life]:

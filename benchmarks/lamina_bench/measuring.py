@@ -34,6 +34,11 @@ class Cost:
 
 def measure(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Cost:
     """Run it to its end; CommandFailed unless it succeeds. Its output goes nowhere."""
+    return measure_both(argv, environ)[0]
+
+
+def measure_both(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> tuple[Cost, float]:
+    """The same, and the seconds until the first byte of its output (or the end of it)."""
     with tempfile.TemporaryDirectory(prefix="lamina-bench.") as here:
         report, errors = Path(here, "report"), Path(here, "errors")
         with errors.open("wb") as stderr:
@@ -45,11 +50,11 @@ def measure(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Co
                 stderr=stderr,
                 check=True,
             )
-        status, wall, cpu, memory = report.read_text().split()
+        status, wall, cpu, memory, first = report.read_text().split()
         if int(status):
             words = errors.read_text(errors="replace").strip()[-600:]
             raise CommandFailed(f"{' '.join(argv)} ended with {status}: {words}")
-    return Cost(float(wall), float(cpu), int(memory) * 1024)
+    return Cost(float(wall), float(cpu), int(memory) * 1024), float(first)
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from lamina_bench.engines.engine import Engine
@@ -48,7 +48,7 @@ def _steps(life: Life) -> Iterator[tuple[str, ...]]:
         yield (step, *(f"{value:.0f}" for value in percents.values()), bare)
 
 
-def everything(results: Results, engines: Sequence[Engine]) -> str:
+def everything(results: Results, engines: Collection[Engine]) -> str:
     """All comparisons of one kind of store, durability, and whether a commit depends on the image's size."""
     durable = table(("engine", "on the disk when `load` returns"), ((one.name, one.durability) for one in engines))
     found = list(_compared(results, engines))
@@ -58,7 +58,7 @@ def everything(results: Results, engines: Sequence[Engine]) -> str:
     return "\n\n".join(["", *parts])
 
 
-def _compared(results: Results, engines: Sequence[Engine]) -> Iterator[Comparison]:
+def _compared(results: Results, engines: Collection[Engine]) -> Iterator[Comparison]:
     for work in results.works():
         for ours in engines:
             if not isinstance(ours, Lamina):

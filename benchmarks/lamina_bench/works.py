@@ -6,9 +6,11 @@ from pathlib import Path
 
 import attrs
 
+from lamina_bench.cleaning import room
 from lamina_bench.engines.engine import Command, Engine
 from lamina_bench.image import Image
 from lamina_bench.measuring import Cost, flush
+from lamina_bench.registry import registry
 from lamina_bench.results import Results
 
 LOAD, LASTING = "load", "load until on disk"
@@ -18,7 +20,12 @@ COMMIT, COMMIT_TINY, LIFE = "commit", "commit, tiny image", "container's life"
 
 CHANGED = 10  # files that the container writes to before it is committed
 QUICK = 5  # a command of some milliseconds is measured so often a round
-WORDS = ("load", "save", "images", "commit", "rmi")
+PULL, PULL_LASTING, PUSH = "pull", "pull until on disk", "push"
+FIRST, WHOLE = "start to first byte", "run --rm, to its end"
+
+IN_STORE = frozenset(("load", "save", "images", "commit", "rmi"))
+START = "start"
+WORDS = ("load", "save", "images", "commit", "rmi", "pull", "push", START)
 
 
 @attrs.frozen
@@ -46,6 +53,42 @@ class Round:
                 self._commit(engine, COMMIT_TINY, self.tiny)
             if "rmi" in self.wanted:
                 self._measured(REMOVE, engine, engine.remove(self.large))
+
+    def exchange(self, engine: Engine, host: str) -> None:
+        """The large image from a registry into a fresh store, and to another registry, which is empty."""
+        with engine:
+            pull = engine.pull(self.large, host)
+            if pull is None:
+                return
+            flush()
+            cost = engine.measure(pull)
+            late = flush()
+            if "pull" in self.wanted:
+                self.results.add(PULL, engine.name, cost)
+                self.results.add(PULL_LASTING, engine.name, cost.plus(Cost(late, 0.0, 0)))
+            if "push" in self.wanted:
+                self._push(engine, host)
+
+    def _push(self, engine: Engine, host: str) -> None:
+        with room(self.spare / "other") as place, registry(place / "registry") as other:
+            if (name := engine.name_for(self.large, host, other)) is not None:
+                engine.run(name)
+            flush()
+            self._measured(PUSH, engine, engine.push(self.large, host, other))
+
+    def begin(self, engine: Engine, image: Image, times: int = QUICK) -> None:
+        """A container that says a word and ends, some times: the first start of an image is not measured."""
+        with engine:
+            engine.run(engine.load(image))
+            command = engine.start(image, "echo", "x")
+            if command is None:
+                return
+            engine.run(command)
+            flush()
+            for _ in range(times):
+                cost, first = engine.measure_first(command)
+                self.results.add(FIRST, engine.name, attrs.evolve(cost, wall=first))
+                self.results.add(WHOLE, engine.name, cost)
 
     def _load(self, engine: Engine) -> None:
         read_ahead(self.large)

@@ -7,15 +7,25 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lamina_bench.cleaning import clear, room
+from lamina_bench.cleaning import clear, lacking, room
 from lamina_bench.daemons import running
-from lamina_bench.measuring import CommandFailed, Cost, measure, run
+from lamina_bench.engines.containerd import Containerd
+from lamina_bench.engines.engine import Engine
+from lamina_bench.engines.lamina import Lamina
+from lamina_bench.engines.runc import Runc
+from lamina_bench.engines.storage import Storage
+from lamina_bench.image import Image, runnable
+from lamina_bench.measuring import CommandFailed, Cost, measure, measure_both, run
+from lamina_bench.registry import give, registry
 from lamina_bench.results import Results
 from lamina_bench.synthetic import write_layout
 from lamina_bench.tables import table
+from lamina_bench.works import FIRST, PULL, PUSH, Round
 
 HOUSE = Path(__file__).parents[2]
 SPIN = "import time\nwhile time.process_time() < 0.2: pass"
@@ -38,6 +48,14 @@ def test_a_small_command_is_not_charged_with_the_memory_of_the_benchmarks() -> N
 def test_a_command_that_fails_is_an_error_with_its_last_words() -> None:
     with pytest.raises(CommandFailed, match=r"ended with 3: too bad"):
         measure(["sh", "-c", "echo too bad >&2; exit 3"])
+
+
+def test_the_first_byte_is_told_apart_from_the_end() -> None:
+    late = f"echo x; exec {sys.executable} -c '{SPIN}'"
+
+    cost, first = measure_both(["sh", "-c", late])
+
+    assert 0 < first < cost.wall
 
 
 def test_what_a_daemon_does_meanwhile_counts(tmp_path: Path) -> None:
@@ -131,6 +149,36 @@ def test_the_command_refuses_a_work_that_it_does_not_know() -> None:
 
     assert told.returncode == 2
     assert "unknown: dance" in told.stderr
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory of a short name, as podman wants it."""
+    with tempfile.TemporaryDirectory(prefix="lb.") as place:
+        yield Path(place)
+
+
+@pytest.mark.needs_root
+def test_a_container_is_started_and_an_image_is_pulled_and_pushed_by_each_engine(tmp_path: Path, short: Path) -> None:
+    image = runnable(tmp_path / "cache", str)
+    engines = [Lamina(short / "l"), Storage(short / "s"), Containerd(short / "c"), Runc(short / "r")]
+    present = [engine for engine in engines if not lacking(*engine.programs)]
+    results = Results()
+    one = Round(results, image, image, frozenset({"pull", "push", "start"}), tmp_path / "spare")
+
+    with registry(tmp_path / "hub") as hub:
+        give(image, hub)
+        for engine in present:
+            one.exchange(engine, hub)
+            one.begin(engine, image, times=1)
+
+    assert {"lamina overlay", *pullers(present)} == set(results.engines(PULL)) == set(results.engines(PUSH))
+    assert {"lamina overlay"} <= set(results.engines(FIRST))
+
+
+def pullers(engines: list[Engine]) -> set[str]:
+    """Those that know registries."""
+    return {engine.name for engine in engines if engine.pull(Image("", Path()), "") is not None}
 
 
 def blob(layout: Path, descriptor: dict[str, str]) -> Path:

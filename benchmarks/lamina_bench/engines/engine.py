@@ -11,7 +11,7 @@ import attrs
 
 from lamina_bench.cleaning import clear
 from lamina_bench.image import Image
-from lamina_bench.measuring import Cost, measure, run
+from lamina_bench.measuring import Cost, measure, measure_both, run
 
 Command = Sequence[str]
 
@@ -66,6 +66,10 @@ class Engine(ABC):
         """Run a command that is not measured."""
         return run(command, self.environ)
 
+    def measure_first(self, command: Command) -> tuple[Cost, float]:
+        """What it costs, and the seconds until the first byte of its output."""
+        return measure_both(command, self.environ)
+
     # the works
 
     @abstractmethod
@@ -88,7 +92,25 @@ class Engine(ABC):
         """List the containers."""
         return None
 
+    # registries: they speak plain HTTP, and are called HOST:PORT
+
+    def pull(self, image: Image, host: str) -> Command | None:
+        """Bring the image in from a registry, unpacked."""
+        return None
+
+    def name_for(self, image: Image, host: str, other: str) -> Command | None:
+        """What was pulled from `host` is named for a push to `other`, if it has to be."""
+        return None
+
+    def push(self, image: Image, host: str, other: str) -> Command | None:
+        """Send what was pulled from `host` to another registry, which has nothing of it."""
+        return None
+
     # a container
+
+    def start(self, image: Image, *words: str) -> Command | None:
+        """Run a command in a new container without a network, which is gone afterwards; its output is ours."""
+        return None
 
     def create(self, image: Image) -> Command | None:
         """Make a container of the image; there is one at a time."""

@@ -11,6 +11,7 @@ import attrs
 
 from lamina_bench.engines.engine import Command, Engine
 from lamina_bench.image import TAG, Image
+from lamina_bench.registry import at
 
 DURABILITY = {"ordered": "all of it", "none": "nothing"}
 
@@ -40,12 +41,14 @@ class Lamina(Engine):
 
     @property
     def environ(self) -> Mapping[str, str]:
-        """Our config, and nobody else's."""
-        return {"LAMINA_CONFIG": str(self.room / "config.toml")}
+        """Our config, and nobody else's, whatever the caller's environment says."""
+        asked = {"LAMINA_ROOT": f"{self.room}/store", "LAMINA_DRIVER": self.driver}
+        return {"LAMINA_CONFIG": str(self.room / "config.toml"), **asked}
 
     def __enter__(self) -> Self:
         super().__enter__()
-        lines = f'root = "{self.room}/store"\ndriver = "{self.driver}"\ndurability = "{self.level}"\n'
+        lines = f'durability = "{self.level}"\n'
+        lines += '[containers]\nruntime = "runc"\n'  # as with everybody else
         (self.room / "config.toml").write_text(lines)
         (self.room / "tree").mkdir()
         return self
@@ -69,6 +72,22 @@ class Lamina(Engine):
     def list_containers(self) -> Command | None:
         """All of them, so that there is something to read."""
         return self._ask("ps", "-a")
+
+    def pull(self, image: Image, host: str) -> Command | None:
+        """By its name there."""
+        return self._ask("pull", "--quiet", at(image, host))
+
+    def name_for(self, image: Image, host: str, other: str) -> Command | None:
+        """A name says where an image goes."""
+        return self._ask("tag", at(image, host), at(image, other))
+
+    def push(self, image: Image, host: str, other: str) -> Command | None:
+        """Byte for byte as it came."""
+        return self._ask("push", "--quiet", at(image, other))
+
+    def start(self, image: Image, *words: str) -> Command | None:
+        """As people do."""
+        return self._ask("run", "--rm", f"{image.name}:{TAG}", *words)
 
     def create(self, image: Image) -> Command | None:
         """By a name."""

@@ -10,6 +10,7 @@ import attrs
 
 from lamina_bench.engines.engine import Command, Engine
 from lamina_bench.image import TAG, Image
+from lamina_bench.registry import at
 
 
 @attrs.frozen
@@ -45,6 +46,24 @@ class Storage(Engine):
     def remove(self, image: Image) -> Command | None:
         """With all that only it needs."""
         return self._buildah("rmi", self._called(image))
+
+    def pull(self, image: Image, host: str) -> Command | None:
+        """By skopeo."""
+        there = f"docker://{at(image, host)}"
+        return ("skopeo", "copy", "--quiet", "--src-tls-verify=false", there, self._where(image))
+
+    def push(self, image: Image, host: str, other: str) -> Command | None:
+        """It keeps layers unpacked only, so it has to pack and to compress them."""
+        there = f"docker://{at(image, other)}"
+        return ("skopeo", "copy", "--quiet", "--dest-tls-verify=false", self._where(image), there)
+
+    def start(self, image: Image, *words: str) -> Command | None:
+        """By podman."""
+        if not shutil.which("podman"):
+            return None
+        limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")  # its own may be too high
+        flags = ("--rm", "--network", "none", *limits, self._called(image), *words)
+        return self._podman("--runtime", "runc", "run", *flags)
 
     def list_images(self) -> Command | None:
         """By podman, else by buildah."""
