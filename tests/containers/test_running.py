@@ -284,6 +284,18 @@ def test_a_container_outlives_the_lamina_that_was_attached(desk: Desk) -> None:
     assert known(desk, "box")["State"]["ExitCode"] == 9
 
 
+def test_a_container_with_rm_is_gone_also_when_lamina_died_before_it(desk: Desk, eventually: Eventually) -> None:
+    words = [*PROGRAM, "run", "--rm", "--name", "box", "demo/busybox", *FOREVER]
+    with subprocess.Popen(words, cwd=desk.path, env=desk.environ, stdout=subprocess.PIPE) as ours:
+        assert ours.stdout is not None
+        assert ours.stdout.readline() == b"ready\n"
+        ours.kill()
+
+    desk.does("kill", "box")
+
+    eventually(lambda: not list((Path(desk.environ["LAMINA_ROOT"]) / "containers").iterdir()))
+
+
 def monitor_of(desk: Desk, made: str) -> int:
     return int((Path(desk.environ["LAMINA_ROOT"]) / "containers" / made / "monitor.pid").read_text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,9 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from desk import Desk
 from registries import RunningRegistry, registry, tool
+
+from lamina.images.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
 
 pytestmark = pytest.mark.needs_root
 HOUSE = Path(__file__).parents[2]
@@ -74,6 +78,45 @@ def test_pull_says_when(desk: Desk, plain: RunningRegistry) -> None:
     told = desk.run("create", "--pull", "always", name).stderr.decode().splitlines()
     assert told[0] == "latest: Pulling from demo/box"
     assert told[-1] == f"Status: Image is up to date for {name}:latest"
+
+
+def test_the_image_for_another_platform_is_pulled_when_it_is_asked_for(desk: Desk, plain: RunningRegistry) -> None:
+    name = f"{plain.host}/demo/box"
+    add_platform(plain.host, "s390x")
+    desk.does("pull", "-q", name)
+
+    code, line = desk.fails("create", "--pull", "never", "--platform", "linux/s390x", name)
+    made = desk.run("create", "--platform", "linux/s390x", name)
+
+    assert (code, "not for linux/s390x" in line) == (4, True)
+    assert made.stderr.splitlines()[0].startswith(b"Unable to find image")
+    assert '"Architecture": "s390x"' in desk.does("image", "inspect", name)
+    assert "has no image for linux/mips" in desk.fails("run", "--platform", "linux/mips", name, "true")[1]
+    assert desk.run("create", "--platform", "linux/s390x", name).stderr == b""
+
+
+def add_platform(host: str, architecture: str) -> None:
+    """Behind demo/box:latest is an index: what was there, and the same for another machine."""
+    api = f"http://{host}/v2/demo/box"
+    with httpx.Client(trust_env=False) as client:
+        accept = {"accept": f"{OCI_MANIFEST}, {DOCKER_MANIFEST}"}
+        raw = client.get(f"{api}/manifests/latest", headers=accept).content
+        manifest = json.loads(raw)
+        config = client.get(f"{api}/blobs/{manifest['config']['digest']}").json()
+        other = json.dumps(config | {"architecture": architecture}).encode()
+        where = client.post(f"{api}/blobs/uploads/").headers["location"]
+        client.put(httpx.URL(where).copy_merge_params({"digest": digest_of(other)}), content=other)
+        manifest["config"] |= {"digest": digest_of(other), "size": len(other)}
+        entries = []
+        for document, machine in ((raw, config["architecture"]), (json.dumps(manifest).encode(), architecture)):
+            kind = manifest["mediaType"]
+            there = f"{api}/manifests/{digest_of(document)}"
+            client.put(there, content=document, headers={"content-type": kind}).raise_for_status()
+            platform = {"os": "linux", "architecture": machine}
+            entries += [{"mediaType": kind, "digest": digest_of(document), "size": len(document), "platform": platform}]
+        index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
+        there = f"{api}/manifests/latest"
+        client.put(there, content=index, headers={"content-type": OCI_INDEX}).raise_for_status()
 
 
 @pytest.mark.parametrize("name", ["0" * 64, f"sha256:{'0' * 64}"])

@@ -15,6 +15,7 @@ from lamina.cli.registries import bring
 from lamina.cli.runoptions import CONTEXT, read, run_options
 from lamina.cli.session import Session, pass_session
 from lamina.errors import CannotRun, LaminaError, NotFound
+from lamina.images.platforms import fits
 from lamina.images.reference import is_digest, parse
 
 if TYPE_CHECKING:
@@ -40,18 +41,23 @@ def run(session: Session, /, keys: str | None, *, detach: bool, sig_proxy: bool,
         taken = parse_keys(USUAL_KEYS if keys is None else keys)
         _refuse_no_terminal(given, detach=detach)
         container = _create(session, images, engine, given)
-        try:
-            line = engine.start(container.id, attached=not detach)
-        except LaminaError:
-            if container.options.remove:
-                engine.remove(container.id)
-            raise
-        if line is None:
-            click.echo(container.id)
-            return
-        with line:
-            code = stay(engine, container, line, keys=taken, proxy=sig_proxy)
+        with _attended(engine, container, attached=not detach):
+            try:
+                line = engine.start(container.id, attached=not detach)
+            except LaminaError:
+                if container.options.remove:
+                    engine.remove(container.id)
+                raise
+            if line is None:
+                click.echo(container.id)
+                return
+            with line:
+                code = stay(engine, container, line, keys=taken, proxy=sig_proxy)
     raise click.exceptions.Exit(code)
+
+
+def _attended(engine: Engine, container: Container, *, attached: bool) -> contextlib.AbstractContextManager[None]:
+    return engine.room(container).attended() if attached else contextlib.nullcontext()
 
 
 @click.command(context_settings=CONTEXT)
@@ -90,10 +96,11 @@ def _start_attached(session: Session, names: tuple[str, ...], keys: str | None) 
     with session.engine() as engine:
         taken = parse_keys(USUAL_KEYS if keys is None else keys)
         container = engine.find(names[0])
-        line = engine.start(container.id, attached=True)
-        assert line is not None  # noqa: S101  # we asked for it
-        with line:
-            code = stay(engine, container, line, keys=taken, proxy=True)
+        with engine.room(container).attended():
+            line = engine.start(container.id, attached=True)
+            assert line is not None  # noqa: S101  # we asked for it
+            with line:
+                code = stay(engine, container, line, keys=taken, proxy=True)
     raise click.exceptions.Exit(code)
 
 
@@ -114,35 +121,42 @@ def stay(engine: Engine, container: Container, line: Any, *, keys: bytes, proxy:
 
 def _create(session: Session, images: Images, engine: Engine, given: dict[str, Any]) -> Container:
     options = read(session, given)
-    image = _at_hand(images, given["image"], given["pull"], quiet=given["quiet"])
+    image = _at_hand(images, given["image"], given["pull"], given["platform"], quiet=given["quiet"])
     with shown(quiet=given["quiet"]) as progress:
         return engine.containers.create(
             image, name=given["name"], command=given["command"], options=options, progress=progress
         )
 
 
-def _at_hand(images: Images, name: str, pull: str, *, quiet: bool) -> str:
-    """The name of an image that is here: a missing one is pulled, as is any with `always`."""
+def _at_hand(images: Images, name: str, pull: str, platform: str | None, *, quiet: bool) -> str:
+    """The name of an image that is here: what is missing or for another platform is pulled, with `always` anything."""
     if pull != "always":
         try:
-            return _known(images, name)
+            return _known(images, name, platform)
         except NotFound:
             if pull == "never" or _is_id(name):
                 raise
         if not quiet:
             click.echo(f"Unable to find image '{escape(parse(name).tagged().familiar)}' locally", err=True)
-    pulled = bring(images, name, quiet=quiet, err=True)[0].name
+    pulled = bring(images, name, platform=platform, quiet=quiet, err=True)[0].name
+    _refuse_other(images, pulled, platform)  # a manifest that is in no index is for whatever it is for
     return name if parse(name).tagged().familiar == pulled else pulled  # `ps` shows what was typed, if it means that
 
 
-def _known(images: Images, name: str) -> str:
+def _refuse_other(images: Images, name: str, platform: str | None) -> None:
+    image = images.find(name)
+    if platform is not None and not fits(image.platform, platform):
+        raise NotFound(f"{name}: the image is for {image.platform}, not for {platform}")
+
+
+def _known(images: Images, name: str, platform: str | None) -> str:
     try:
-        images.find(name)
+        _refuse_other(images, name, platform)
     except NotFound:
         if _is_id(name):
             raise
         meant = images.full_name(name)  # reads the rules for short names, which most names need not
-        images.find(meant)
+        _refuse_other(images, meant, platform)
         return meant
     return name
 

@@ -36,6 +36,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--privileged", is_flag=True, help="All privileges, all devices, nothing hidden."),
     click.option("--security-opt", "security", metavar="WORD", multiple=True, help="no-new-privileges, seccomp=…"),
     click.option("-l", "--label", "labels", metavar="KEY=VALUE", multiple=True, help="A label."),
+    click.option("--platform", metavar="OS/ARCH", help="Which image of an index to take; this machine's by default."),
     click.option("--pull", type=click.Choice(_WHEN), default="missing", show_default=True, help="When to pull IMAGE."),
     click.option("-q", "--quiet", is_flag=True, help="No progress, nothing of a pull."),
     click.argument("image"),

@@ -249,7 +249,10 @@ class Engine:
         if noted.state.up and not now.state.up:
             self.runtime_of(container).delete(container.id)
             self._unmount(container)
-            return self.note(container, now)
+            container = self.note(container, now)
+            if not container.options.remove:  # one that is to be removed is not seen to before it is gone
+                room.forget_process()
+            return container
         return container
 
     def _abandon(self, container: Container) -> None:

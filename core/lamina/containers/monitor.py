@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,9 @@ from lamina.errors import CannotRun
 
 _API: Final = "1"
 _PATIENCE: Final = 5.0  # seconds
+
+# whoever is attached sees to the end himself, and quicker than another lamina would; if he dies, his lock is free
+_AFTERWARDS: Final = 'flock "$0/attended" true; [ ! -e "$0/pid" ] || exec "$@"'
 
 
 @attrs.frozen
@@ -41,12 +43,12 @@ def create(  # noqa: PLR0913  # what a monitor has to know
 ) -> Started:
     """The container is created and waits to be started; a monitor of its own watches over it.
 
-    `afterwards` is run by the monitor when the container has ended. CannotRun, CommandNotFound or CommandRefused tell
-    why not; then no process is left.
+    `afterwards` is run by the monitor when the container has ended and nobody attended to that. CannotRun,
+    CommandNotFound or CommandRefused tell why not; then no process is left.
     """
     words = [*_words(runtime, container, room), "--name", name, "--log-path", f"k8s-file:{room}/log"]
-    words += ["--persist-dir", str(room), "--exit-command", afterwards[0]]
-    words += [word for each in afterwards[1:] for word in ("--exit-command-arg", each)]
+    words += ["--persist-dir", str(room), "--exit-command", find_program("sh", ["dash"])]
+    words += [word for each in ("-c", _AFTERWARDS, str(room), *afterwards) for word in ("--exit-command-arg", each)]
     words += ["--terminal", "--leave-stdin-open"] if terminal else []  # whoever detaches may come back
     words += ["--stdin"] if interactive else []
     told = _launch(words, room)
@@ -59,7 +61,7 @@ def _words(runtime: Runtime, container: str, room: Path) -> list[str]:
     program, *arguments = runtime.command
     return [
         find_program("conmon", ["conmon"]),
-        *("--api-version", _API, "--cid", container, "--cuuid", uuid.uuid4().hex, "--bundle", str(room)),
+        *("--api-version", _API, "--cid", container, "--cuuid", os.urandom(16).hex(), "--bundle", str(room)),
         *("--full-attach", "--container-pidfile", f"{room}/pid", "--conmon-pidfile", f"{room}/monitor.pid"),
         *("--log-level", "error", "--runtime", program),
         *[word for each in arguments for word in ("--runtime-arg", each)],

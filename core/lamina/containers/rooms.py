@@ -52,6 +52,10 @@ class Room:
         for name in _OF_A_LIFE:
             (self.path / name).unlink(missing_ok=True)
 
+    def forget_process(self) -> None:
+        """Its end was seen to: the monitor needs to call nobody."""
+        (self.path / "pid").unlink(missing_ok=True)
+
     def destroy(self) -> None:
         """It is gone. What is mounted in it is not touched: `OSError` (EBUSY)."""
         remove_tree(self.path)
@@ -101,6 +105,14 @@ class Room:
         """Whoever removes the container waits for us to have seen how it ended."""
         self.make()
         with self._open("watchers") as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def attended(self) -> Iterator[None]:
+        """We see to how it ends; its monitor calls another lamina only if this one dies before."""
+        self.make()
+        with self._open("attended") as descriptor:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield
 

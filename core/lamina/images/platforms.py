@@ -52,6 +52,11 @@ def choose(entries: Iterable[Descriptor], wanted: str | None) -> tuple[Descripto
     return tuple(entry for _, _, entry in sorted(ranked, key=lambda each: each[:2]))
 
 
+def fits(has: str, wanted: str | None) -> bool:
+    """Whether an image for the one platform is one for the other; one that names none fits any."""
+    return not has or _rank_platform(parse_platform(has), parse_platform(wanted)) >= 0
+
+
 def _rank(entry: Descriptor, wanted: Platform) -> int:
     """0 is best, -1 does not fit."""
     has = entry.platform
@@ -59,6 +64,10 @@ def _rank(entry: Descriptor, wanted: Platform) -> int:
         return -1  # an attestation, about an image
     if has is None or not has.os:
         return 9
+    return _rank_platform(has, wanted)
+
+
+def _rank_platform(has: Platform, wanted: Platform) -> int:
     if (has.os, has.architecture) != (wanted.os, wanted.architecture):
         return -1
     return _rank_variant(has.variant, wanted)
