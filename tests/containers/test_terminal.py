@@ -2,85 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
-import struct
-import subprocess
-import termios
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import attrs
 import pytest
-from desk import PROGRAM, Desk
+from desk import Desk
+from screens import screen
 
 from lamina.containers.terminals import Keys, parse_keys
 from lamina.errors import BadRequest
 
 Eventually = Callable[[Callable[[], bool]], None]
-
-
-@attrs.frozen
-class Screen:
-    """The person's side of a terminal on which lamina runs."""
-
-    side: int
-    process: subprocess.Popen[bytes]
-
-    def type(self, text: bytes) -> None:
-        os.write(self.side, text)
-
-    def until(self, wanted: bytes) -> bytes:
-        """What is shown, up to these words."""
-        shown, deadline = b"", time.monotonic() + 20
-        while wanted not in shown:
-            assert time.monotonic() < deadline, shown
-            if select.select([self.side], [], [], 1)[0]:
-                try:
-                    shown += os.read(self.side, 4096)
-                except OSError:  # the other side is closed
-                    break
-        assert wanted in shown, shown
-        return shown
-
-    def resize(self, rows: int, columns: int) -> None:
-        fcntl.ioctl(self.side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-
-
-@contextmanager
-def screen(desk: Desk, *words: str) -> Iterator[Screen]:
-    """A terminal of 30 rows and 90 columns with a command on it."""
-    ours, theirs = pty.openpty()
-    shown = Screen(ours, _start(desk, words, theirs, ours))
-    os.close(theirs)
-    try:
-        yield shown
-    finally:
-        shown.process.kill()
-        shown.process.wait()
-        os.close(ours)
-
-
-def _start(desk: Desk, words: tuple[str, ...], theirs: int, ours: int) -> subprocess.Popen[bytes]:
-    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
-    # a session of its own with this terminal, as a login has, so that a change of size is told by a signal
-    login = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-    return subprocess.Popen(
-        [PROGRAM[0], "-c", login, *PROGRAM, *words],
-        cwd=desk.path,
-        env=desk.environ,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
 
 
 @pytest.mark.needs_root
@@ -101,9 +32,8 @@ def test_a_shell_has_a_terminal_of_our_size_that_follows_ours(each_runtime: Desk
 def test_the_interrupt_key_goes_to_the_container(desk: Desk) -> None:
     with screen(desk, "run", "-it", "--rm", "demo/busybox", "sh") as shown:
         shown.until(b"# ")
-        shown.type(b"sleep 100\n")
-        shown.until(b"sleep 100")
-        time.sleep(0.3)  # nothing tells that the shell has begun to wait for it
+        shown.type(b"sh -c 'echo be''gun; sleep 100'\n")
+        shown.until(b"begun")
         shown.type(b"\x03")
         shown.type(b"echo code $?; exit\n")
 

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from desk import PROGRAM, Desk
 from registries import PASSWORD, USER, RunningRegistry, certificate, htpasswd, registry, token_server, tool
+from screens import screen
 
 from lamina.images.manifest import OCI_INDEX, OCI_MANIFEST, digest_of
 
@@ -144,6 +145,23 @@ def test_what_was_pulled_is_pushed_back_byte_for_byte(desk: Desk, plain: Running
     assert [line.partition(": ")[2] for line in again.stderr.decode().splitlines()] == ["Layer already exists"] * 3
 
 
+def test_all_tags_of_a_repository_are_pushed(desk: Desk, plain: RunningRegistry, archive: Path) -> None:
+    desk.does("load", "-q", "-i", archive)
+    for tag in ("1", "2"):
+        desk.does("tag", "demo/busybox", f"{plain.host}/demo/box:{tag}")
+    desk.does("tag", "demo/busybox", f"{plain.host}/demo/other:3")
+
+    told = desk.does("push", "--all-tags", f"{plain.host}/demo/box").splitlines()
+
+    assert told[0] == f"The push refers to repository [{plain.host}/demo/box]"
+    digests = [line.partition(": ")[0] for line in told[1:]]
+    assert digests == ["1", "2"], told
+    tags = skopeo("list-tags", "--tls-verify=false", f"docker://{plain.host}/demo/box")
+    assert sorted(json.loads(tags)["Tags"]) == ["1", "2"]
+    with pytest.raises(subprocess.CalledProcessError):
+        skopeo("list-tags", "--tls-verify=false", f"docker://{plain.host}/demo/other")
+
+
 def test_layers_that_another_repository_has_are_mounted(desk: Desk, plain: RunningRegistry, archive: Path) -> None:
     give(archive, plain.host, "demo/box:1")
     desk.does("pull", "-q", f"{plain.host}/demo/box:1")
@@ -204,6 +222,23 @@ def test_with_basic_authentication_one_has_to_log_in(desk: Desk, tmp_path: Path,
     assert out == f"Removing login credentials for {closed.host}\n"
     assert PASSWORD.encode() not in right.stdout + right.stderr
     assert b"not-it" not in wrong.stdout + wrong.stderr
+
+
+def test_the_password_is_asked_for_and_not_seen(desk: Desk, tmp_path: Path) -> None:
+    with (
+        registry(tmp_path / "registry", auth=htpasswd(tmp_path / "auth")) as closed,
+        screen(desk, "login", closed.host) as shown,
+    ):
+        seen = shown.until(b"Username: ")
+        shown.type(f"{USER}\n".encode())
+        seen += shown.until(b"Password: ")
+        shown.type(f"{PASSWORD}\n".encode())
+        seen += shown.until(b"Login Succeeded")
+
+    assert USER.encode() in seen
+    assert PASSWORD.encode() not in seen
+    nobody = desk.run("login", "-u", USER, "registry.invalid")
+    assert (nobody.returncode, b"--password-stdin" in nobody.stderr) == (2, True)
 
 
 def test_the_credentials_lie_where_docker_looks_and_only_their_owner_reads_them(desk: Desk, tmp_path: Path) -> None:

@@ -118,13 +118,16 @@ class Upload:
             return _location(response), end
 
     async def _state(self, where: httpx.URL) -> tuple[httpx.URL, int]:
-        """Where an upload that broke off has to go on."""
+        """Where an upload that broke off has to go on; Again if the registry does not know it any more."""
         request = Request("GET", where, expected=frozenset({202, 204}))
-        async with self.registry.open(request, self.scopes) as response:
-            at = _received(response)
-            if at > self.descriptor.size:
-                raise RegistryError(f"{self.registry.host}: has more of a blob than it was sent")
-            return _location(response), at
+        try:
+            async with self.registry.open(request, self.scopes) as response:
+                at = _received(response)
+                if at > self.descriptor.size:
+                    raise RegistryError(f"{self.registry.host}: has more of a blob than it was sent")
+                return _location(response), at
+        except NotFound as error:  # it was killed, and came back without
+            raise Again(f"the upload was forgotten: {error}") from error
 
     async def _finish(self, where: httpx.URL, body: Body | bytes, size: int) -> None:
         url = where.copy_merge_params({"digest": self.descriptor.digest})
