@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -21,6 +23,11 @@ _ledger = Ledger()  # a report has no way back to its config
 def pytest_configure(config: pytest.Config) -> None:
     """Name our marks."""
     config.addinivalue_line("markers", "needs_root: mounts, owners or devices; skipped for ordinary users")
+    if sys.dont_write_bytecode:  # then each of the many programs that are run would compile all that it imports
+        place = tempfile.mkdtemp(prefix="lamina-byte-code-")
+        Path(place).chmod(0o755)  # for ordinary users, too
+        config.add_cleanup(lambda: shutil.rmtree(place))
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": place}
     config.addinivalue_line("markers", "guest(lane): waits for the guest of that lane, which boots with the session")
 
 

@@ -28,7 +28,8 @@ def known(desk: Desk, name: str) -> Any:
 def serve(desk: Desk, eventually: Eventually, *options: str, name: str = "box") -> str:
     """A container that runs until it is told to end, and has begun."""
     made = desk.does("run", "-d", "--name", name, *options, "demo/busybox", *FOREVER).strip()
-    eventually(lambda: "ready" in desk.does("logs", name))
+    log = Path(desk.environ["LAMINA_ROOT"], "containers", made, "log")
+    eventually(lambda: "ready" in log.read_text())
     return made
 
 
