@@ -17,11 +17,12 @@ class Desk:
 
     path: Path
     environ: dict[str, str]
+    within: tuple[str, ...] = ()  # words that run a program somewhere else
 
     def run(self, *argv: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Whatever becomes of it."""
         return subprocess.run(
-            [*PROGRAM, *argv],
+            [*self.within, *PROGRAM, *argv],
             cwd=self.path,
             env=self.environ,
             input=stdin,
