@@ -22,6 +22,7 @@ from pathlib import Path
 import attrs
 import grpc
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
 from lamina_bench import report
 from lamina_bench.cleaning import clear
 from lamina_bench.daemons import running
@@ -48,7 +49,7 @@ address = "{room}/c.ttrpc"
 type = "snapshot"
 address = "{room}/lamina.sock"
 """
-_MESSAGES = {
+_MESSAGES: dict[str, tuple[type[Message], type[Message]]] = {
     "Prepare": (api.PrepareSnapshotRequest, api.PrepareSnapshotResponse),
     "Mounts": (api.MountsRequest, api.MountsResponse),
     "Commit": (api.CommitSnapshotRequest, Empty),

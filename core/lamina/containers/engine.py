@@ -108,7 +108,7 @@ class Engine:
             code = error.exit_code if isinstance(error, CannotRun) else before.code
             self._back_out(container, runtime, attrs.evolve(before, code=code, error=str(error)))
             raise
-        life = Life(State.RUNNING, started.process, started.monitor, runtime.program, _now())
+        life = Life(State.RUNNING, started.process, started.monitor, runtime.program, datetime.now(UTC).isoformat())
         self.note(container, life)
         return line
 
@@ -297,7 +297,3 @@ class Engine:
     def note(self, container: Container, life: Life) -> Container:
         """Write down what has become of it. The container's lock is held."""
         return self.containers.note(attrs.evolve(container, life=life))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()

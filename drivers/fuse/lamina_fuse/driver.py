@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from lamina.changes import ChangesTree
 from lamina.driver import Ability, Driver, Health, StoresChanges
