@@ -13,64 +13,41 @@ import click
 
 from lamina.cli import failures
 from lamina.cli.lazy import LazyGroup
+from lamina.cli.names import HERE, OF_CONTAINERS, OF_IMAGES
 from lamina.cli.session import Session
 
 COMPLETION = "_LAMINA_COMPLETE"  # set by the script that `lamina completion` prints
-_HERE = "lamina.cli"
 SECTIONS = {
     "Images": {
-        "images": f"{_HERE}.images:images",
-        "pull": f"{_HERE}.registries:pull",
-        "push": f"{_HERE}.registries:push",
-        "login": f"{_HERE}.registries:login",
-        "logout": f"{_HERE}.registries:logout",
-        "load": f"{_HERE}.bundles:load",
-        "save": f"{_HERE}.bundles:save",
-        "import": f"{_HERE}.bundles:import_",
-        "tag": f"{_HERE}.images:tag",
-        "history": f"{_HERE}.images:history",
-        "rmi": f"{_HERE}.images:rmi",
-        "image": f"{_HERE}.groups:image",
+        "images": f"{HERE}.images:images",
+        **OF_IMAGES,
+        "rmi": f"{HERE}.images:rmi",
+        "login": f"{HERE}.registries:login",
+        "logout": f"{HERE}.registries:logout",
+        "image": f"{HERE}.groups:image",
     },
     "Containers": {
-        "run": f"{_HERE}.running:run",
-        "create": f"{_HERE}.running:create",
-        "start": f"{_HERE}.running:start",
-        "stop": f"{_HERE}.stopping:stop",
-        "restart": f"{_HERE}.stopping:restart",
-        "kill": f"{_HERE}.stopping:kill",
-        "pause": f"{_HERE}.stopping:pause",
-        "unpause": f"{_HERE}.stopping:unpause",
-        "wait": f"{_HERE}.stopping:wait",
-        "exec": f"{_HERE}.joining:exec_",
-        "attach": f"{_HERE}.joining:attach",
-        "logs": f"{_HERE}.joining:logs",
-        "ps": f"{_HERE}.containers:ps",
-        "diff": f"{_HERE}.containers:diff",
-        "commit": f"{_HERE}.containers:commit",
-        "cp": f"{_HERE}.files:cp",
-        "export": f"{_HERE}.files:export",
-        "rename": f"{_HERE}.containers:rename",
-        "rm": f"{_HERE}.containers:rm",
-        "container": f"{_HERE}.groups:container",
+        "ps": f"{HERE}.containers:ps",
+        **OF_CONTAINERS,
+        "container": f"{HERE}.groups:container",
     },
     "Both": {
-        "inspect": f"{_HERE}.inspect:inspect",
-        "mount": f"{_HERE}.mounting:mount",
-        "umount": f"{_HERE}.mounting:umount",
+        "inspect": f"{HERE}.inspect:inspect",
+        "mount": f"{HERE}.mounting:mount",
+        "umount": f"{HERE}.mounting:umount",
     },
     "Store": {
-        "df": f"{_HERE}.space:df",
-        "prune": f"{_HERE}.space:prune",
-        "snapshot": f"{_HERE}.snapshots:snapshot",
-        "doctor": f"{_HERE}.doctor:doctor",
+        "df": f"{HERE}.space:df",
+        "prune": f"{HERE}.space:prune",
+        "snapshot": f"{HERE}.snapshots:snapshot",
+        "doctor": f"{HERE}.doctor:doctor",
     },
-    "Engines": {"serve": f"{_HERE}.serve:serve"},
+    "Engines": {"serve": f"{HERE}.serve:serve"},
     "Drivers": {
-        "drivers": f"{_HERE}.drivers:drivers",
-        "conformance": f"{_HERE}.drivers:conformance",
+        "drivers": f"{HERE}.drivers:drivers",
+        "conformance": f"{HERE}.drivers:conformance",
     },
-    "Shell": {"completion": f"{_HERE}.completion:completion"},
+    "Shell": {"completion": f"{HERE}.completion:completion"},
 }
 
 
