@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -72,15 +73,16 @@ def main() -> None:
     asked = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("containerd mounts, so it needs root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # not before the servers are
     above = asked.work or Path(tempfile.gettempdir())
     image, _ = images(asked.cache or above / "lamina-bench-cache", lambda line: print(line, flush=True))
     place = Path(tempfile.mkdtemp(prefix="lamina-bench.", dir=above))
     try:
         print(report.machine(place), report.image(image), sep="\n", flush=True)
         with both(place, asked.durability) as bench:
+            bench.live(asked.lives)
             for number in range(asked.rounds):
                 bench.play(image, turned(number))
-            bench.live(asked.lives)
         bench.tell()
     finally:
         clear(place)
@@ -149,7 +151,9 @@ class Bench:
         run(self.ctr(*words))
         seconds = time.perf_counter() - started
         self.took[work][snapshotter].append(seconds)
-        self.took[f"{work}, until on disk"][snapshotter].append(seconds + flush())
+        lasting = seconds + flush()
+        self.took[f"{work}, until on disk"][snapshotter].append(lasting)
+        print(f"  {work} by {snapshotter}: {seconds:.2f} s, on disk after {lasting:.2f} s", flush=True)
 
     def live(self, times: int) -> None:
         """A layer on a small base is prepared, asked for and removed, by each in turn."""
