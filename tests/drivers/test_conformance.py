@@ -28,8 +28,12 @@ def _anywhere(argv: Argv, _place: Path) -> Iterator[Argv]:
 
 @contextmanager
 def _on_btrfs(argv: Argv, _place: Path) -> Iterator[Argv]:
-    # a short name: the suite makes very long ones below it, and SQLite takes 512 bytes
-    with TemporaryDirectory(prefix="lamina-") as short, btrfs_on_a_loop(Path(short), megabytes=4096) as root:
+    # a short name: the suite makes very long ones below it, and SQLite takes 512 bytes. In memory, since on btrfs every
+    # change of the database is flushed; what was removed is given back
+    with (
+        TemporaryDirectory(prefix="lamina-", dir="/dev/shm") as short,
+        btrfs_on_a_loop(Path(short), megabytes=4096, options="discard") as root,
+    ):
         yield [*argv, "--driver-root", str(root)]
 
 
