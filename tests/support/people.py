@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import secrets
 import shutil
@@ -10,7 +11,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ import attrs
 
 _FUSE: Final = Path("/dev/fuse")
 _ACCESS: Final = "system.posix_acl_access"
+_USER, _GROUP, _NOBODY = 0x02, 0x04, 0xFFFFFFFF
 
 
 @attrs.frozen
@@ -78,20 +80,34 @@ def _lives_as(uid: int, process: Path) -> bool:
 
 @contextmanager
 def may_open_fuse(uid: int) -> Iterator[None]:
-    """This user, and nobody else who could not, may open /dev/fuse."""
-    before = os.getxattr(_FUSE, _ACCESS) if _ACCESS in os.listxattr(_FUSE) else None
-    mode = _FUSE.stat().st_mode & 0o7777
-    nobody = 0xFFFFFFFF
-    entries = ((1, 6, nobody), (2, 6, uid), (4, mode >> 3 & 7, nobody), (0x10, 6, nobody), (0x20, mode & 7, nobody))
-    os.setxattr(_FUSE, _ACCESS, struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries))
+    """This user may open /dev/fuse; nobody else may who could not. Other tests may let their users in meanwhile."""
+    _list_for_fuse(lambda users: users | {uid})
     try:
         yield
     finally:
-        if before is not None:
-            os.setxattr(_FUSE, _ACCESS, before)
-        else:
-            os.removexattr(_FUSE, _ACCESS)
-            _FUSE.chmod(mode)
+        _list_for_fuse(lambda users: users - {uid})
+
+
+def _list_for_fuse(edit: Callable[[frozenset[int]], frozenset[int]]) -> None:
+    """Change which users stand in the device's access list (acl(5)); without any there is none."""
+    place = os.open(_FUSE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        mode = os.fstat(place).st_mode
+        told = os.getxattr(place, _ACCESS)[4:] if _ACCESS in os.listxattr(place) else b""
+        entries = list(struct.iter_unpack("<HHI", told))
+        group = next((permissions for tag, permissions, _ in entries if tag == _GROUP), mode >> 3 & 7)
+        users = edit(frozenset(who for tag, _, who in entries if tag == _USER))
+        if not users:
+            os.removexattr(place, _ACCESS)
+            os.fchmod(place, mode & 0o707 | group << 3)
+            return
+        listed = [(_USER, 6, user) for user in sorted(users)]
+        whole = [(1, mode >> 6 & 7, _NOBODY), *listed, (_GROUP, group, _NOBODY), (0x10, 6 | group, _NOBODY)]
+        words = b"".join(struct.pack("<HHI", *entry) for entry in (*whole, (0x20, mode & 7, _NOBODY)))
+        os.setxattr(place, _ACCESS, struct.pack("<I", 2) + words)
+    finally:
+        os.close(place)
 
 
 class _Filter(ctypes.Structure):
