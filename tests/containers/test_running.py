@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -349,6 +350,26 @@ sys.exit(main.run(["start", "box"]))
     assert b"its start was cut short" in told.stderr
     assert b"Created" in told.stdout
     assert desk.does("start", "box") == "box\n"
+
+
+@pytest.mark.parametrize("step", ["create", "start"])
+def test_a_runtime_that_dies_in_the_middle_of_a_start_leaves_the_container_as_it_was(
+    new_desk: Callable[[str, str], Desk], tmp_path: Path, step: str
+) -> None:
+    real = shutil.which("crun")
+    (tmp_path / "crun").write_text(
+        f'#!/bin/sh\nfor word; do [ "$word" != {step} ] || [ ! -e "$0.dies" ] || kill -9 $$; done\nexec {real} "$@"\n'
+    )
+    (tmp_path / "crun").chmod(0o755)
+    desk = new_desk("overlay", f"{tmp_path}/crun")
+    desk.does("create", "--name", "box", "demo/busybox", "sh", "-c", "exit 3")
+    (tmp_path / "crun.dies").touch()
+
+    code, line = desk.fails("start", "-a", "box")
+
+    assert (code, known(desk, "box")["State"]["Status"]) == (125, "created"), line
+    (tmp_path / "crun.dies").unlink()
+    assert desk.run("start", "-a", "box").returncode == 3
 
 
 def test_a_missing_runtime_says_what_to_install(new_desk: Callable[[str, str], Desk]) -> None:

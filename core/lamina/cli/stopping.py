@@ -14,7 +14,9 @@ from lamina.cli.session import Session, pass_session
 from lamina.errors import NotFound
 
 _names = click.argument("names", nargs=-1, required=True, shell_complete=complete.containers)
-_seconds = click.option("-t", "--time", "grace", type=float, help="Seconds until it is killed; below 0: never.  [10]")
+_seconds = click.option(
+    "-t", "--time", "--timeout", "grace", type=float, help="Seconds until it is killed; below 0: never.  [10]"
+)
 
 
 @click.command
