@@ -74,7 +74,7 @@ def mounts_on(target: Path) -> int:
     """How many mounts lie on a directory, one on the other."""
     if not _is_mount_point(target):
         return 0
-    name = os.fsencode(target)
+    name = os.path.realpath(os.fsencode(target))  # as the kernel lists it, whatever way the caller came
     if _ESCAPED.search(name):
         return sum(point.target == name for point in mountinfo())
     lines = Path("/proc/self/mountinfo").read_bytes().splitlines()

@@ -74,6 +74,19 @@ def test_closing_lets_go_of_what_nobody_sees_and_of_nothing_else(tmp_path: Path)
     assert released == [2, 1]
 
 
+def test_what_we_look_at_is_unmounted_also_in_a_store_with_a_relative_name(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(room.path)
+    store = Path("store")
+
+    with Snapshotter(store, VfsDriver(store / "vfs/layers")) as snapshots:
+        grow(snapshots, room.place(), "base")
+        assert [change.path for change in snapshots.changes("base")] == [b"", b"file"]
+
+        assert os.listdir(store / "vfs/mnt") == []
+
+
 def test_the_second_mount_outlives_the_first(room: Room, snapshots: Snapshotter) -> None:
     grow(snapshots, room.place(), "base")
     snapshots.prepare("key", "base")

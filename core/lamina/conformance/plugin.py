@@ -62,7 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_options_key] = driver_options(config.stash[_driver_key], _option_table(config))
     except LaminaError as error:
         raise pytest.UsageError(str(error)) from error
-    config.stash[_base_key] = Path(tempfile.mkdtemp(prefix="lamina-suite-", dir=config.getoption("driver_root")))
+    base = tempfile.mkdtemp(prefix="lamina-suite-", dir=config.getoption("driver_root"))
+    config.stash[_base_key] = Path(base).resolve()  # as the kernel lists what is mounted there
     config.stash[_base_key].chmod(0o711)
     config.stash[_health_key] = _driver_of(config, config.stash[_base_key]).health()
     if config.stash[_health_key].ok:
