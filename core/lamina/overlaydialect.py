@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from typing import Final
 
@@ -41,11 +42,14 @@ class OverlayWhiteouts(Whiteouts):
         return self._mark(directory) == b"y"
 
     def write_whiteout(self, directory: int, name: bytes) -> None:
-        """A device where the kernel lets us make one (any user may, since Linux 5.8), else an attribute."""
+        """A device where the kernel lets us make one (any user may, since Linux 5.8), else an attribute.
+
+        A kernel that would not read the attribute raises instead: what is gone would be seen again.
+        """
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
         except OSError as error:
-            if error.errno not in _REFUSED:
+            if error.errno not in _REFUSED or not kernel_reads_attributes():
                 raise
             self._write_as_attribute(directory, name)
 
@@ -76,6 +80,11 @@ class OverlayWhiteouts(Whiteouts):
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode) and self.is_whiteout(directory, name, status):
                 os.unlink(name, dir_fd=directory)
+
+
+def kernel_reads_attributes() -> bool:
+    """Whether overlayfs takes an empty file with the attribute for a removal: since Linux 6.8."""
+    return tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) >= (6, 8)
 
 
 def _attribute(place: int | bytes, name: str) -> bytes | None:

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lamina import overlaydialect
 from lamina.errors import ConfigError, StoreBroken
 from lamina.layer import Kind, Layer
 from lamina.mount import mountinfo, temporarily_mounted, unmount
-from lamina.overlaydialect import OverlayWhiteouts
+from lamina.overlaydialect import OverlayWhiteouts, kernel_reads_attributes
 from lamina.syscalls import opened
 from lamina_overlay import joining, probes
 from lamina_overlay.driver import OverlayDriver
@@ -234,7 +235,7 @@ def seen(root: Path) -> dict[str, str | None]:
     return {os.fspath(path.relative_to(root)): None if path.is_dir() else path.read_text() for path in there}
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(database=None, max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(trees(2), min_size=8, max_size=11))
 def test_joined_runs_show_what_one_mount_would(tmp_path: Path, layers: list[dict[str, object]]) -> None:
     home = tmp_path / "random"
@@ -349,6 +350,14 @@ def test_the_home_may_have_any_name(tmp_path: Path, name: str) -> None:
 # whiteouts
 
 
+def _refuse_devices(patch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "no devices here")
+
+    patch.setattr(os, "mknod", refuse)
+
+
+@pytest.mark.skipif(not kernel_reads_attributes(), reason="needs Linux 6.8, which reads removals written as attributes")
 def test_removals_as_attributes_are_understood_by_the_kernel_and_by_us(
     driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,10 +368,7 @@ def test_removals_as_attributes_are_understood_by_the_kernel_and_by_us(
         (driver.changes(Layer(1, Kind.COMMITTED)).root / name).touch()
     (middle / "dir").mkdir()
 
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "no devices here")
-
-    monkeypatch.setattr(os, "mknod", refuse)
+    _refuse_devices(monkeypatch)
     with opened(middle / "dir", os.O_RDONLY) as directory:
         DIALECT.write_whiteout(directory, b"gone")
         assert DIALECT.is_whiteout(directory, b"gone", (middle / "dir/gone").lstat())
@@ -374,6 +380,16 @@ def test_removals_as_attributes_are_understood_by_the_kernel_and_by_us(
         DIALECT.write_opaque(directory)
         assert DIALECT.is_opaque(directory)
     assert os.listdir(middle / "dir") == []
+
+
+def test_a_removal_that_the_kernel_would_not_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _refuse_devices(monkeypatch)
+    monkeypatch.setattr(overlaydialect, "kernel_reads_attributes", lambda: False)  # as before Linux 6.8
+
+    with opened(tmp_path, os.O_RDONLY) as directory, pytest.raises(PermissionError, match="no devices here"):
+        DIALECT.write_whiteout(directory, b"gone")
+
+    assert os.listdir(tmp_path) == []
 
 
 def test_an_empty_file_and_another_device_are_no_removals(tmp_path: Path) -> None:
