@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +22,7 @@ from lamina_btrfs.probes import examine, forget_interrupted
 from lamina_btrfs.usage import usage_of
 
 _WORK: Final = ".work"
+_ACCOUNT: Final = "account-"  # in _WORK: the number of a quota group that is to go
 
 
 class BtrfsDriver(Driver, NativeDiff, NativeUsage):
@@ -52,6 +53,7 @@ class BtrfsDriver(Driver, NativeDiff, NativeUsage):
             raise Unhealthy(self.name, [f"{self.home} is not on btrfs; choose a root on one, or another driver"])
         (self.home / _WORK).mkdir(mode=0o700, exist_ok=True)
         sweep(self.home / _WORK)
+        self._drop_left_accounts()
         forget_interrupted(self.home)
 
     def _file_system(self) -> str | None:
@@ -94,9 +96,24 @@ class BtrfsDriver(Driver, NativeDiff, NativeUsage):
             self._drop_account(number)
 
     def _drop_account(self, number: int) -> None:
-        """Newer kernels do it themselves when the space is free; older ones kept it for ever."""
-        with contextlib.suppress(OSError), opened(self.home, os.O_RDONLY | os.O_DIRECTORY) as home:
-            ioctls.drop_group(home, number)
+        """Linux 6.11 does it when the space is free; before, it has to be asked again then, and we take a note."""
+        self._drop_left_accounts()
+        if not self._account_is_dropped(number):
+            (self.home / _WORK / f"{_ACCOUNT}{number}").touch(mode=0o600)
+
+    def _drop_left_accounts(self) -> None:
+        for note in (self.home / _WORK).glob(f"{_ACCOUNT}*"):
+            if self._account_is_dropped(int(note.name.removeprefix(_ACCOUNT))):
+                note.unlink(missing_ok=True)
+
+    def _account_is_dropped(self, number: int) -> bool:
+        """False while the kernel frees the space. What it refuses for other reasons it will always refuse."""
+        with opened(self.home, os.O_RDONLY | os.O_DIRECTORY) as home:
+            try:
+                ioctls.drop_group(home, number)
+            except OSError as error:
+                return error.errno != errno.EBUSY
+        return True
 
     def layers(self) -> set[int]:
         """Every id of which something lies here."""
