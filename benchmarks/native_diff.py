@@ -1,4 +1,4 @@
-"""A driver's own diff beside the walk over both trees: `benchmarks/native_diff.py DRIVER ROOT`.
+"""A driver's own diff beside the walk over both trees: `benchmarks/native_diff.py DRIVER ROOT [ROUNDS]`.
 
 20,000 files, 20 changes, the same two layers in turn; prints medians and their ratio.
 """
@@ -22,19 +22,19 @@ from lamina.snapshotter import Snapshotter, open_snapshotter
 FILES, CHANGES, ROUNDS = 20_000, 20, 9
 
 
-def main(driver: str, root: str) -> None:
+def main(driver: str, root: str, rounds: int = ROUNDS) -> None:
     """Measure, and tell."""
     with tempfile.TemporaryDirectory(dir=root) as place:
         config = load_config(None, {}, driver=driver, root=Path(place) / "store")
         with open_snapshotter(config) as snapshots:
             _grow(snapshots, Path(place), "base", None, _fill)
             _grow(snapshots, Path(place), "child", "base", _change)
-            native = _median(lambda: list(snapshots.changes("child")))
-            walked = _median(lambda: _walk(snapshots))
+            native = _median(lambda: list(snapshots.changes("child")), rounds)
+            walked = _median(lambda: _walk(snapshots), rounds)
             assert _told(list(snapshots.changes("child"))) == _told(_walk(snapshots))
             snapshots.remove("child")
             snapshots.remove("base")
-    print(f"{driver}: {FILES} files, {CHANGES} changes, median of {ROUNDS}")
+    print(f"{driver}: {FILES} files, {CHANGES} changes, median of {rounds}")
     print(f"  native {native * 1e3:8.1f} ms\n  walk   {walked * 1e3:8.1f} ms\n  ratio  {walked / native:8.1f}")
 
 
@@ -73,9 +73,9 @@ def _told(changes: list[Change]) -> list[tuple[str, bytes]]:
     return [(change.kind.value, change.path) for change in changes]
 
 
-def _median(work: Callable[[], object]) -> float:
+def _median(work: Callable[[], object], rounds: int) -> float:
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
         work()
         times.append(time.perf_counter() - start)
@@ -83,4 +83,4 @@ def _median(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else ROUNDS)

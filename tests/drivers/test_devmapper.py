@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,15 @@ from typing import Any
 import attrs
 import pytest
 
+from lamina.conformance.smalldisk import cut_the_power, ext4, mounted_image
 from lamina.errors import ConfigError, NoSpace, StoreBroken
 from lamina.layer import Kind, Layer
 from lamina.mount import mount_all, unmount
+from lamina.syscalls import opened
 from lamina_devmapper.driver import DevmapperDriver
+from lamina_devmapper.inodes import Inodes, differing
 from lamina_devmapper.options import DevmapperOptions
+from lamina_devmapper.pool import Pool
 from lamina_devmapper.records import Intent
 from lamina_devmapper.status import PoolStatus, parse_status
 
@@ -96,7 +102,14 @@ def test_a_pool_that_the_kernel_gave_up_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"data_device": Path("/dev/null")}, {"block_size": 1000}, {"min_free_percent": 100}, {"base_size": 1}]
+    "wrong",
+    [
+        {"data_device": Path("/dev/null")},
+        {"block_size": 1000},
+        {"min_free_percent": 100},
+        {"base_size": 1},
+        {"size": 1},
+    ],
 )
 def test_options_that_could_never_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="devmapper"):
@@ -142,6 +155,76 @@ def test_a_full_pool_loses_nothing_committed_and_works_again_when_enlarged(tmp_p
     for layer_id in (3, 1):
         larger.remove(layer_id)
     larger.stop()
+
+
+@thin
+def test_a_writer_killed_while_it_waits_for_room_takes_nothing_with_it(tmp_path: Path) -> None:
+    TIMEOUT.write_text("2")  # seconds: until then nobody can be killed who waits
+    home, place = tmp_path / "layers", tmp_path / "place"
+    driver = driver_at(home, when_full="queue")
+    driver.start()
+    base = committed(driver, active(1), place, file=b"text")
+    driver.prepare(active(2, 1))
+    with shown(driver, active(2, 1), place) as root:
+        writer = subprocess.Popen(["dd", "if=/dev/urandom", f"of={root}/ballast", "bs=1M", "conv=fsync"])
+        _until(lambda: driver._pool.status().mode == "out_of_data_space")  # noqa: SLF001
+        writer.kill()
+        writer.wait(60)
+    driver.stop()
+
+    larger = driver_at(home, loop_data_size=256 << 20)
+    larger.start()
+    larger.remove(2)
+
+    child = committed(larger, active(3, 1), place, more=os.urandom(70 << 20))
+    assert _read(larger, base, place, "file") == b"text"
+    assert len(_read(larger, child, place, "more")) == 70 << 20
+    for layer_id in (3, 1):
+        larger.remove(layer_id)
+    larger.stop()
+
+
+@thin
+def test_a_pool_whose_metadata_is_full_keeps_what_was_committed_and_works_again_when_enlarged(tmp_path: Path) -> None:
+    home, place = tmp_path / "layers", tmp_path / "place"
+    driver = driver_at(home, loop_metadata_size=2 << 20)
+    driver.start()
+    base = committed(driver, active(1), place, file=b"text")
+    with pytest.raises(OSError, match=r"No space|not supported"):
+        _crowd(driver._pool)  # noqa: SLF001
+    with pytest.raises(NoSpace, match=r"100% of its metadata.*enlarge it"):
+        driver.prepare(active(2, 1))
+    assert driver.layers() == {1}
+    assert _read(driver, base, place, "file") == b"text"
+    driver.stop()
+
+    larger = driver_at(home, loop_metadata_size=16 << 20)
+    larger.start()
+    child = committed(larger, active(3, 1), place, more=b"more")
+
+    assert _read(larger, base, place, "file") == b"text"
+    assert _read(larger, child, place, "more") == b"more"
+    for layer_id in (3, 1):
+        larger.remove(layer_id)
+    larger.stop()
+
+
+def _crowd(pool: Pool) -> None:
+    """As many volumes as a crowd of layers would need."""
+    for number in range(1000, 3000):
+        pool.mapper.message(pool.record.name, f"create_thin {number}")
+
+
+def _read(driver: DevmapperDriver, layer: Layer, place: Path, name: str) -> bytes:
+    with shown(driver, layer, place) as root:
+        return (root / name).read_bytes()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)  # there is nothing to wait on
 
 
 @thin
@@ -234,6 +317,22 @@ def test_a_new_layer_may_be_larger_than_its_base(tmp_path: Path, filesystem: str
 
 
 @thin
+def test_a_size_that_the_parent_exceeds_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    driver = driver_at(tmp_path / "layers")
+    driver.start()
+    committed(driver, active(1), tmp_path / "place", file=b"text")
+    smaller = driver_at(tmp_path / "layers", size=64 << 20)
+
+    assert any("size is less than" in problem for problem in smaller.health().problems)
+    with pytest.raises(ConfigError, match="it cannot shrink"):
+        smaller.prepare(active(2, 1))
+
+    assert driver.layers() == {1}
+    driver.remove(1)
+    driver.stop()
+
+
+@thin
 def test_what_a_removed_layer_held_is_given_back_to_the_disk(driver: DevmapperDriver, tmp_path: Path) -> None:
     data = driver.home / "data"
     committed(driver, active(1), tmp_path / "place", file=os.urandom(16 << 20))
@@ -242,6 +341,82 @@ def test_what_a_removed_layer_held_is_given_back_to_the_disk(driver: DevmapperDr
     driver.remove(1)
 
     assert data.stat().st_blocks < before - (14 << 20) // 512
+
+
+# what the driver knows of changes
+
+
+@pytest.mark.needs_root
+def test_the_inodes_of_a_copy_differ_where_it_was_changed(tmp_path: Path) -> None:
+    image, copy, place = tmp_path / "image", tmp_path / "copy", tmp_path / "place"
+    place.mkdir()
+    with ext4(place, image, 64):
+        for number in range(300):
+            (place / f"file{number}").write_text("text")
+    cut_the_power(image, copy)
+    with mounted_image(place, copy):
+        (place / "file1").write_text("TEXT")
+        (place / "file2").chmod(0o600)
+        numbers = {(place / name).stat().st_ino for name in ("file1", "file2", "file3")}
+        (place / "file3").rename(place / "moved")
+        (place / "file4").read_text()  # its time of access is nobody's business
+        root = place.stat().st_ino
+
+    with opened(image, os.O_RDONLY) as one, opened(copy, os.O_RDONLY) as other:
+        tables = Inodes.of(one), Inodes.of(other)
+        assert tables[0] is not None
+        assert tables[1] is not None
+        assert set(differing(tables[0], tables[1])) == {root, *numbers}
+
+
+def test_what_is_no_ext4_has_no_inodes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(8192))
+
+    with opened(tmp_path / "file", os.O_RDONLY) as file:
+        assert Inodes.of(file) is None
+
+
+@thin
+def test_a_diff_names_what_has_changed_and_hardly_more(driver: DevmapperDriver, tmp_path: Path) -> None:
+    files = {f"file{number}": b"text" for number in range(100)}
+    base = committed(driver, active(1), tmp_path / "place", **files)
+    child = active(2, base.id)
+    driver.prepare(child)
+    with shown(driver, child, tmp_path / "place") as root:
+        before = (root / "file1").stat()
+        (root / "file1").write_bytes(b"TEXT")
+        os.utime(root / "file1", ns=(before.st_atime_ns, before.st_mtime_ns))  # nobody can set the change time back
+        (root / "file2").unlink()
+        (root / "file3").rename(root / "moved")
+        assert _told(driver, child) == {b"", b"file1", b"file2", b"file3", b"moved"}  # also while it is mounted
+    frozen = attrs.evolve(child, kind=Kind.COMMITTED)
+    driver.commit(frozen)
+
+    assert _told(driver, frozen) == {b"", b"file1", b"file2", b"file3", b"moved"}
+    assert _told(driver, Layer(3, Kind.VIEW, (2, 1))) == set()
+
+
+def _told(driver: DevmapperDriver, layer: Layer) -> set[bytes]:
+    changes = driver.diff(layer)
+    assert changes is not None
+    return {change.path for change in changes}
+
+
+@thin
+def test_who_dies_while_looking_at_a_layer_is_not_in_the_way_of_its_removal(
+    driver: DevmapperDriver, tmp_path: Path
+) -> None:
+    committed(driver, active(1), tmp_path / "place", file=b"text")
+    pool = driver._pool  # noqa: SLF001  # what a killed diff would leave
+    record = pool.records.layer(1)
+    assert record is not None
+    killed = pool.look(record)
+    killed.__enter__()
+
+    driver.remove(1)
+
+    assert driver.layers() == set()
+    assert [name for name in pool.mapper.names() if name.startswith(f"{pool.record.name}-")] == []
 
 
 @thin

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lamina import syscalls
-from lamina.driver import Ability, Driver, Health, Limit, NativeUsage
-from lamina.errors import InUse, NotFound
+from lamina.changes import Change, ChangeKind
+from lamina.driver import Ability, Driver, Health, Limit, NativeDiff, NativeUsage
+from lamina.errors import ConfigError, InUse, NotFound
 from lamina.layer import Kind, Layer, Usage
 from lamina.mount import Mount
 from lamina_devmapper import filesystems
+from lamina_devmapper.comparing import candidates
 from lamina_devmapper.health import examine
+from lamina_devmapper.mapper import Device
 from lamina_devmapper.options import DevmapperOptions, checked
 from lamina_devmapper.pool import BASE, Pool
 from lamina_devmapper.records import LayerRecord
 
 
-class DevmapperDriver(Driver, NativeUsage):
+class DevmapperDriver(Driver, NativeDiff, NativeUsage):
     """A layer is a snapshot of its parent's thin volume; `home/layers/<id>` says which number it has in the pool."""
 
     name: ClassVar[str] = "devmapper"
@@ -56,12 +61,22 @@ class DevmapperDriver(Driver, NativeUsage):
         if layer.kind is Kind.VIEW:
             return
         origin = self._record(layer.parent)
-        size = max(origin.size, self.options.size)
+        size = self._size_above(origin)
         with self._pool.locked():
             made = self._pool.create(layer.id, origin, layer.parent or BASE, size)
         if size > origin.size:
             device = self._pool.show(layer.id, made, writable=True)
             filesystems.grow(device.node, self._filesystem, size)
+
+    def _size_above(self, origin: LayerRecord) -> int:
+        """Bytes of a new layer's file system. A file system in use grows, and never shrinks."""
+        size: int = self.options.size
+        if size and size < origin.size:
+            raise ConfigError(
+                f"drivers.devmapper.size: {size} bytes are less than the {origin.size} that the parent's"
+                " file system has, and it cannot shrink; raise it, or start a new store"
+            )
+        return max(origin.size, size or self._pool.options.base_size)
 
     def commit(self, layer: Layer) -> None:
         """Everything is in its place and on the disk; from now on the device is read-only."""
@@ -77,7 +92,7 @@ class DevmapperDriver(Driver, NativeUsage):
 
     def remove(self, layer_id: int) -> None:
         """The layer is forgotten. If somebody still has it open, its blocks are freed when they are done."""
-        if self._pool.records.pool is None:
+        if self._pool.known is None:
             return
         self.release(layer_id)
         if self._pool.records.layer(layer_id) is not None:
@@ -99,11 +114,21 @@ class DevmapperDriver(Driver, NativeUsage):
 
     def release(self, layer_id: int) -> None:
         """The layer's device is gone, or goes with its last user."""
-        if self._pool.records.pool is not None:
+        if self._pool.known is not None:
             self._pool.hide(layer_id)
-            self._pool.hide(_parent_of(layer_id))  # if somebody died while measuring
 
-    # space
+    # what the kernel knows
+
+    def diff(self, layer: Layer) -> Iterator[Change] | None:
+        """The names of the inodes that ext4 has changed; None where there is no parent, or another file system."""
+        if layer.parent is None or self._filesystem != "ext4":
+            return None
+        if layer.kind is Kind.VIEW:
+            return iter(())
+        own, below = self._record(layer.id), self._record(layer.parent)
+        with self._pool.look(below) as old, self._opened(layer, own) as new:
+            found = candidates(old.node, new.node, writable=layer.writable)
+        return None if found is None else (Change(path, ChangeKind.MODIFIED) for path in found)
 
     def usage(self, layer: Layer) -> Usage:
         """The blocks that the layer maps beyond those of its parent, and the inodes that it has more.
@@ -112,23 +137,32 @@ class DevmapperDriver(Driver, NativeUsage):
         """
         if layer.kind is Kind.VIEW:
             return Usage()
-        size, inodes = self._measured(layer.id, self._record(layer.id), writable=layer.writable)
-        # a device of its own: others may be measuring, or letting go of, the same parent
-        below, inodes_below = self._measured(_parent_of(layer.id), self._record(layer.parent), writable=False)
+        with self._opened(layer, self._record(layer.id)) as device:
+            size, inodes = self._measured(device, writable=layer.writable)
+        with self._pool.look(self._record(layer.parent)) as device:
+            below, inodes_below = self._measured(device, writable=False)
         return Usage(max(0, size - below), max(0, inodes - inodes_below))
 
-    def _measured(self, name: int | str, record: LayerRecord, *, writable: bool) -> tuple[int, int]:
-        up = self._pool.mapper.find(self._pool.name_of(name)) is not None
-        device = self._pool.show(name, record, writable=writable)
+    def _measured(self, device: Device, *, writable: bool) -> tuple[int, int]:
+        with filesystems.detached(device.node, self._filesystem, writable=writable) as root:
+            if writable:
+                syscalls.syncfs(root)
+            told = os.fstatvfs(root)
+        return self._pool.mapped(device), told.f_files - told.f_ffree
+
+    @contextlib.contextmanager
+    def _opened(self, layer: Layer, record: LayerRecord) -> Iterator[Device]:
+        """A device on the layer: the one that may be mounted, if it is written to, since only that knows all."""
+        if not layer.writable:
+            with self._pool.look(record) as device:
+                yield device
+            return
+        up = self._pool.mapper.find(self._pool.name_of(layer.id)) is not None
         try:
-            with filesystems.detached(device.node, self._filesystem, writable=writable) as root:
-                if writable:
-                    syscalls.syncfs(root)
-                told = os.fstatvfs(root)
-            return self._pool.mapped(name), told.f_files - told.f_ffree
+            yield self._pool.show(layer.id, record, writable=True)
         finally:
             if not up:
-                self._pool.hide(name)
+                self._pool.hide(layer.id)
 
     def _record(self, layer_id: int | None) -> LayerRecord:
         if layer_id is None:
@@ -141,8 +175,3 @@ class DevmapperDriver(Driver, NativeUsage):
     @property
     def _filesystem(self) -> str:
         return self._pool.record.filesystem
-
-
-def _parent_of(layer_id: int) -> str:
-    """What the device is called that shows a layer's parent while the two are compared."""
-    return f"{layer_id}-parent"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from lamina.syscalls import opened
 _UUID_AT: Final = {"ext4": 1024 + 0x68, "xfs": 32}
 _EXT4_IOC_RESIZE_FS: Final = 0x40086610
 _EXT4_BLOCK: Final = 4096
+_COARSE: Final = 5  # CLOCK_REALTIME_COARSE, whose ticks (of 1 to 10 ms) are the times that files get
 
 # - a thin device reads as zeros where nothing was written: neither tables nor journal have to be zeroed, now or by the
 #   kernel later, which would take room in every layer;
@@ -74,10 +76,16 @@ def detached(node: str, kind: str, *, writable: bool = True) -> Iterator[int]:
 
 
 def settle(node: str, kind: str) -> None:
-    """The file system is clean and on the disk: what its journal still held, after a crash, is in its place."""
+    """The file system is clean and on the disk: what its journal still held, after a crash, is in its place.
+
+    What is changed from now on, in a copy of it, has a change time that nothing in here has.
+    """
     with detached(node, kind) as root:
         syscalls.syncfs(root)
     flush(node)
+    last = time.clock_gettime_ns(_COARSE)
+    while time.clock_gettime_ns(_COARSE) == last:
+        time.sleep(0.001)
 
 
 def grow(node: str, kind: str, size: int) -> None:

@@ -42,7 +42,10 @@ def _device_problems(home: Path, pool: Pool) -> Iterator[str]:
     for path in (pool.options.data_device, pool.options.metadata_device):
         if path is not None and not path.is_block_device():
             yield f"{path} is no block device"
-    if pool.options.on_files and pool.records.pool is None:
+    known = pool.known
+    if known is not None and 0 < pool.options.size < known.base_size:
+        yield f"size is less than the {known.base_size} bytes of the pool's base; raise it, or start a new store"
+    if pool.options.on_files and known is None:
         told = os.statvfs(next(each for each in (home, *home.absolute().parents) if each.is_dir()))
         if told.f_bavail * told.f_frsize < ROOM_FOR_FILES:
             yield f"less than {ROOM_FOR_FILES >> 20} MiB are free below {home}: too little for a pool in files"
@@ -53,6 +56,6 @@ def _device_problems(home: Path, pool: Pool) -> Iterator[str]:
 def _notes(pool: Pool) -> Iterator[str]:
     if pool.options.on_files:
         yield "the pool lies in files through loop devices: for trying out; for work, name two block devices"
-    record = pool.records.pool
+    record = pool.known
     if record is not None and pool.mapper.find(record.name) is not None:
         yield str(pool.status())

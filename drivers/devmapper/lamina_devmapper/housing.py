@@ -19,11 +19,11 @@ from lamina_devmapper.options import DevmapperOptions
 from lamina_devmapper.records import PoolRecord, Records
 from lamina_devmapper.status import PoolStatus, parse_status
 
-_PATIENCE: Final = 5.0  # seconds for those who look at any new device, such as udev
+_PATIENCE: Final = 2.0  # seconds for those who look at any new device, such as udev
 
 
 class PoolDevices:
-    """The devices of one home's pool. Nothing is kept in memory."""
+    """The devices of one home's pool. Nothing is kept in memory but what never changes."""
 
     def __init__(self, home: Path, options: DevmapperOptions) -> None:
         """Remember."""
@@ -31,11 +31,19 @@ class PoolDevices:
         self.records = Records(home)
         self.mapper = Mapper()
         self._home = home
+        self._known: PoolRecord | None = None
+
+    @property
+    def known(self) -> PoolRecord | None:
+        """What is known of the pool; None in a new home. Once its base is made, none of it changes."""
+        if self._known is None or self._known.base_uuid is None:
+            self._known = self.records.pool
+        return self._known
 
     @property
     def record(self) -> PoolRecord:
         """What is known of the pool that is there."""
-        found = self.records.pool
+        found = self.known
         if found is None:
             raise StoreBroken(f"{self._home} has no pool; start the driver first")
         return found

@@ -44,6 +44,7 @@ class Target:
 class Device:
     """A device as the kernel tells it."""
 
+    name: str
     number: tuple[int, int]
     open_count: int
     has_table: bool
@@ -78,7 +79,7 @@ class Mapper:
     def find(self, name: str) -> Device | None:
         """The device of that name, if there is one."""
         try:
-            return _device(self._call(_STATUS, name)[0])
+            return _device(name, self._call(_STATUS, name)[0])
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return None
@@ -119,7 +120,7 @@ class Mapper:
 
     def resume(self, name: str) -> Device:
         """The device works, with the table that was loaded last."""
-        return _device(self._call(_SUSPEND, name)[0])
+        return _device(name, self._call(_SUSPEND, name)[0])
 
     def remove(self, name: str, *, deferred: bool = False) -> bool:
         """The device is gone, or, `deferred`, goes when its last user does; False if somebody has it open now."""
@@ -178,9 +179,10 @@ class Mapper:
         return header, bytes(buffer[header[4] : header[3]])
 
 
-def _device(header: tuple[int, ...]) -> Device:
+def _device(name: str, header: tuple[int, ...]) -> Device:
     number, flags = header[10], header[7]
     return Device(
+        name=name,
         number=(os.major(number), os.minor(number)),
         open_count=header[6],
         has_table=bool(flags & _HAS_TABLE),

@@ -11,6 +11,7 @@ from lamina.errors import ConfigError
 
 _SMALLEST_BLOCK = 64 << 10  # of a thin pool, and the step in which it grows
 _LARGEST_BLOCK = 1 << 30
+_SMALLEST_FILE_SYSTEM = 32 << 20
 
 
 @attrs.frozen
@@ -25,10 +26,10 @@ class DevmapperOptions:
     loop_metadata_size: int = 256 << 20
     # of one thin block, fixed when the pool is made
     block_size: int = 64 << 10
-    # of the file system that every layer starts from, fixed when the pool is made
+    # of the file system of new layers, where `size` says nothing; they only ever grow
     base_size: int = 10 << 30
     filesystem: Literal["ext4", "xfs"] = "ext4"
-    # of the file system of new layers, if larger than what they start from
+    # the limit of what a new layer's tree can hold: its file system is as large
     size: int = 0
     # what the kernel does to writers when the pool is full: an error at once, or to wait for a minute first
     when_full: Literal["error", "queue"] = "error"
@@ -47,10 +48,15 @@ class DevmapperOptions:
             raise ConfigError("drivers.devmapper.block_size: a multiple of 64 KiB, from 64 KiB to 1 GiB")
         if not 0 <= self.min_free_percent < 100:
             raise ConfigError("drivers.devmapper.min_free_percent: from 0 to 99")
-        if self.base_size < 32 << 20:
+        if self.base_size < _SMALLEST_FILE_SYSTEM:
             raise ConfigError("drivers.devmapper.base_size: at least 32 MiB (and 300 MiB for xfs)")
-        if self.size and self.size < self.base_size:
-            raise ConfigError("drivers.devmapper.size: smaller than base_size, of which every layer is; lower that")
+        if 0 < self.size < _SMALLEST_FILE_SYSTEM:
+            raise ConfigError("drivers.devmapper.size: at least 32 MiB (and 300 MiB for xfs)")
+
+    @property
+    def smallest(self) -> int:
+        """Bytes of the base that a new pool gets, from which all layers grow."""
+        return min(self.base_size, self.size) if self.size else self.base_size
 
     @property
     def on_files(self) -> bool:

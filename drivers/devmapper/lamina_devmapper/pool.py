@@ -45,11 +45,12 @@ class Pool(PoolDevices):
     def start(self) -> None:
         """The pool is up, as large as its devices, and the one that the home knows; its base device is made."""
         self.records.start()
+        self._known = None
         with self._lock():
-            if self.records.pool is None:
+            if self.known is None:
                 chosen = self.options
                 name = f"lamina-{uuid.uuid4().hex[:12]}"
-                self.records.write_pool(PoolRecord(name, chosen.filesystem, chosen.block_size, chosen.base_size))
+                self.records.write_pool(PoolRecord(name, chosen.filesystem, chosen.block_size, chosen.smallest))
                 self.records.write_intent(Intent())
             with self.devices() as (metadata, data):
                 self.bring_up(metadata, data)
@@ -59,7 +60,7 @@ class Pool(PoolDevices):
 
     def stop(self) -> None:
         """Everything that nobody has open is let go; with the last device the pool goes, and with it the loops."""
-        record = self.records.pool
+        record = self.known
         if record is None:
             return
         with self._lock():
@@ -91,10 +92,25 @@ class Pool(PoolDevices):
 
     def _delete(self, thin: int) -> None:
         try:
+            self._ask_to_delete(thin)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            self._end_looks(thin)
+            self._ask_to_delete(thin)
+
+    def _ask_to_delete(self, thin: int) -> None:
+        try:
             self.mapper.message(self.record.name, f"delete {thin}")
         except OSError as error:
             if error.errno != errno.ENODATA:
                 raise
+
+    def _end_looks(self, thin: int) -> None:
+        """Devices of those who died while they looked at a volume are gone."""
+        for name in self.mapper.names():
+            if name.startswith(f"{self.name_of('look')}-{thin}-"):
+                self.remove_device(name)
 
     def _sweep(self) -> None:
         """Forget removed layers whose devices have been closed since."""
@@ -204,15 +220,25 @@ class Pool(PoolDevices):
             self.remove_device(name)
         return self.mapper.create(name, [self._thin(record.thin, record.size // SECTOR)], read_only=not writable)
 
+    @contextlib.contextmanager
+    def look(self, record: LayerRecord) -> Iterator[Device]:
+        """One more device that shows a layer, read-only, for us alone: others come and go as they like."""
+        name = self.name_of(f"look-{record.thin}-{os.getpid()}-{os.urandom(4).hex()}")
+        device = self.mapper.create(name, [self._thin(record.thin, record.size // SECTOR)], read_only=True)
+        try:
+            yield device
+        finally:
+            self.remove_device(name)
+
     def hide(self, layer_id: int | str) -> None:
         """The layer's device is gone, or goes with its last user."""
         name = self.name_of(layer_id)
         if not self.removed(name):
             self.mapper.remove(name, deferred=True)
 
-    def mapped(self, layer_id: int | str) -> int:
+    def mapped(self, device: Device) -> int:
         """Bytes that a device that is up maps, those it shares with others included."""
-        return int(self.mapper.status(self.name_of(layer_id)).split()[0]) * SECTOR
+        return int(self.mapper.status(device.name).split()[0]) * SECTOR
 
     def _thin(self, thin: int, sectors: int) -> Target:
         pool = self.mapper.find(self.record.name)
@@ -224,6 +250,10 @@ class Pool(PoolDevices):
         """NoSpace while less than the reserve is free: what is written already may still need it."""
         least = self.options.min_free_percent
         status = self.status()
+        if status.mode != "rw":
+            if min(status.free_percent.values()) < 1:
+                raise NoSpace(f"{status}: enlarge it, and start again when nothing of it is mounted")
+            raise StoreBroken(f"{status}: start again when nothing of it is mounted; then it is checked")
         for name, free in status.free_percent.items():
             if free < least:
                 raise NoSpace(f"{status}; less than {least}% is free of its {name}: remove layers or enlarge the pool")
