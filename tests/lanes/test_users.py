@@ -14,7 +14,7 @@ from typing import Final
 
 import attrs
 import pytest
-from lanes import LANES, Outcome, outcome_of, record, skip_if_spared
+from lanes import LANES, Outcome, outcome_of, record
 
 HOUSE: Final = Path(__file__).parents[2]
 # what only developers need, and what is large
@@ -97,7 +97,6 @@ def _assert_passed(told: subprocess.CompletedProcess[str], node: pytest.Item, ou
 def test_the_driver_conforms_in_a_namespace_of_the_user(
     driver: str, user: User, request: pytest.FixtureRequest
 ) -> None:
-    skip_if_spared(request.node, driver, "userns")
     outcome, report = Outcome(driver, "userns"), user.place / f"userns-{driver}.xml"
     record(request.node, outcome)
     suite = [str(user.python), *SUITE, driver, "--must-run", *TRIMMED, *TRIMMED_MORE.get(driver, ())]
@@ -110,7 +109,6 @@ def test_the_driver_conforms_in_a_namespace_of_the_user(
 @pytest.mark.parametrize("driver", LANES["user"])
 def test_the_drivers_own_tests_pass_without_any_powers(driver: str, user: User, request: pytest.FixtureRequest) -> None:
     """The suite mounts, which needs a namespace at least; the driver itself must not need one."""
-    skip_if_spared(request.node, driver, "user")
     outcome, report = Outcome(driver, "user"), user.place / f"user-{driver}.xml"
     record(request.node, outcome)
     tests = user.place.parent / f"tests/drivers/test_{driver}.py"

@@ -7,7 +7,6 @@ says why.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,18 +18,11 @@ import pytest
 
 LANES: Final[Mapping[str, tuple[str, ...]]] = {
     "host": ("btrfs", "fuse", "overlay", "vfs", "zfs"),  # root on this machine's own kernel
-    "uml": ("devmapper", "overlay"),  # root on the kernel of Debian's User-Mode Linux
+    "uml": ("devmapper", "overlay", "btrfs"),  # root on the kernel of Debian's User-Mode Linux
     "aufs": ("aufs",),  # root on a kernel that has aufs: LAMINA_AUFS_KERNEL
     "user": ("vfs",),  # an ordinary user
     "userns": ("overlay", "vfs"),  # the same, as root of a user namespace of its own
 }
-# Not known to end well within a run of CI yet; LAMINA_LONG=1 asks for them.
-LONG: Final = frozenset(
-    {
-        ("devmapper", "uml"),
-        ("overlay", "uml"),
-    }
-)
 _PROPERTY: Final = "lane"
 
 
@@ -83,19 +75,6 @@ def record(item: pytest.Item, outcome: Outcome) -> None:
     """The table will have this outcome, in place of what was recorded for the test before."""
     others = [each for each in item.user_properties if each[0] != _PROPERTY]
     item.user_properties[:] = [*others, (_PROPERTY, json.dumps(attrs.asdict(attrs.evolve(outcome, failures=()))))]
-
-
-def is_spared(driver: str, lane: str) -> bool:
-    """Whether this run leaves the driver out of the lane."""
-    return (driver, lane) in LONG and not os.environ.get("LAMINA_LONG")
-
-
-def skip_if_spared(item: pytest.Item, driver: str, lane: str) -> None:
-    """Skip the test, and say so in the table, if this run leaves it out."""
-    if is_spared(driver, lane):
-        why = "not known to end within a run of CI; LAMINA_LONG=1 asks for it"
-        record(item, Outcome(driver, lane, skipped=1, why=why))
-        pytest.skip(why)
 
 
 def outcome_of(driver: str, lane: str, *reports: Path) -> Outcome:

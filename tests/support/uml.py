@@ -150,11 +150,10 @@ class Guest:
         ]
         if os.geteuid() != 0:
             return guest
-        # in a process namespace of its own: with the first of its processes all of them end, and that one with us
-        return [
-            *shlex.split("unshare --mount --propagation private --pid --fork --kill-child=KILL --mount-proc"),
-            *guest,
-        ]
+        # in a process namespace of its own: with the first of its processes all of them end, and that one with us,
+        # also if we are killed
+        apart = "unshare --mount --propagation private --pid --fork --kill-child=KILL --mount-proc"
+        return [*shlex.split(f"setpriv --pdeathsig KILL {apart}"), *guest]
 
     def _read(self, process: subprocess.Popen[bytes], line: int, log: int, deadline: float) -> tuple[int, bytes]:
         heard = {line: bytearray(), log: bytearray()}
