@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -38,10 +39,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=1024, help="MiB of the file that is read; half of it is written")
     parser.add_argument("--share", default="/usr/share/doc", help="a tree of many files to copy into the lowest layer")
+    parser.add_argument("--works", default="", help="a regular expression: only works whose names it finds")
     asked = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="lamina-bench-fuse-"))
     try:
-        Bench(place, asked.size, asked.share).run(asked.rounds)
+        Bench(place, asked.size, asked.share, asked.works).run(asked.rounds)
     finally:
         subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)
 
@@ -49,10 +51,11 @@ def main() -> None:
 class Bench:
     """Layers, contenders and works."""
 
-    def __init__(self, place: Path, size: int, share: str) -> None:
+    def __init__(self, place: Path, size: int, share: str, works: str = "") -> None:
         self._place = place
         self._size = size
         self._share = share
+        self._wanted = re.compile(works)
         self._driver = FuseDriver(place / "layers")
         self._archive = place / "files.tar"
         self._numbers = iter(range(10, 10_000))
@@ -153,6 +156,8 @@ class Bench:
 
     def _play(self, root: Path) -> Iterator[tuple[str, float]]:
         for name, work in self._works().items():
+            if not self._wanted.search(name):
+                continue
             begun = time.perf_counter()
             work(root)
             yield name, time.perf_counter() - begun
@@ -245,11 +250,11 @@ def _threads(root: Path) -> None:
 
 def _tell(times: dict[str, dict[str, list[float]]]) -> None:
     names = list(next(iter(times.values())))
-    print(f"{'median, relative to fuse-overlayfs':<36}" + "".join(f"{name:>16}" for name in names))
+    print(f"{'median, relative to fuse-overlayfs':<36}" + "".join(f"{name:>16}" for name in (*names, "1.00x is")))
     for work, measured in times.items():
         medians = {name: statistics.median(each) for name, each in measured.items()}
         base = medians.get("fuse-overlayfs", medians["lamina"])
-        print(f"{work:<36}" + "".join(f"{medians[name] / base:>15.2f}x" for name in names))
+        print(f"{work:<36}" + "".join(f"{medians[name] / base:>15.2f}x" for name in names) + f"{base * 1000:>13.1f} ms")
 
 
 if __name__ == "__main__":

@@ -229,7 +229,9 @@ def test_a_killed_server_is_replaced_and_what_was_written_is_there(driver: FuseD
     os.listdir(root)  # now the kernel has to ask for the root's access time, and cannot tell anything without a server
     os.kill(pid, signal.SIGKILL)
     assert _error_of(root) in (errno.ENOTCONN, errno.ECONNABORTED)
-    assert any("died" in note for note in driver.health().notes)
+    deadline = time.monotonic() + 20  # its lock is let go a moment later
+    while not any("died" in note for note in driver.health().notes):
+        assert time.monotonic() < deadline, "nobody says that it died"
 
     driver.mounts(layer)
 

@@ -49,6 +49,7 @@ class AttributeRequests(Requests):
         if self._secret and name.startswith(self._secret):
             return self._extra(ino, name[len(self._secret) :])
         if name in _QUIET and self._metadata.lacks(ino):
+            self._tree.hints.plain(ino)
             raise FUSEError(errno.ENODATA)
         return self._metadata.get(ino, os.fsdecode(name))
 

@@ -201,6 +201,7 @@ class CopyUp:
         with opened(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW)) as copy:
             os.dup2(copy, opened_file.descriptor, inheritable=False)
         opened_file.lower = opened_file.writable = False
+        self._tree.raised_open(opened_file)
 
     # whole trees
 

@@ -12,7 +12,7 @@ from lamina_fuse.requests import Requests, handler
 
 
 class FileRequests(Requests):
-    """Handlers for files; the handle is the inode."""
+    """Handlers for files; the handle is the descriptor behind all who have the file open."""
 
     @handler
     def open(self, ino: int, flags: int, ctx: RequestContext) -> FileInfo:

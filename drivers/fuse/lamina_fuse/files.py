@@ -26,15 +26,16 @@ class Files:
         self._tree = tree
         self._copies = copies
         self._idle: OrderedDict[int, int] = OrderedDict()
+        self._handles: dict[int, OpenFile] = {}
         self._buffer = memoryview(bytearray(_LARGEST))
 
     def open(self, ino: int, flags: int) -> int:
-        """Open once more, as open(2) would; the handle is the inode's number."""
+        """Open once more, as open(2) would; the handle is the descriptor."""
         opens = self._tree.opens
         writes = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
         if writes:
             node = self._copies.raised(ino, size=0 if flags & os.O_TRUNC else None)
-            found = opens.get(ino) or self._add(ino, self._open_upper(node, write=True))
+            found = opens.get(ino) or self._add(self._open_upper(node, write=True))
             self._make_writable(found, node)
             if flags & os.O_TRUNC:
                 os.ftruncate(found.descriptor, 0)
@@ -42,35 +43,38 @@ class Files:
         else:
             found = opens.get(ino) or self._open_to_read(ino)
         found.count += 1
-        return ino
+        return found.descriptor
 
     def adopt(self, ino: int, descriptor: int) -> None:
-        """A file that was made and opened at once."""
-        self._add(ino, OpenFile(descriptor, writable=True, lower=False)).count = 1
+        """A file that was made and opened at once; the handle is the descriptor."""
+        self._add(OpenFile(ino, descriptor, writable=True, lower=False)).count = 1
 
-    def _add(self, ino: int, opened: OpenFile) -> OpenFile:
-        self._tree.opens[ino] = opened
+    def _add(self, opened: OpenFile) -> OpenFile:
+        self._tree.opens[opened.ino] = opened
+        self._handles[opened.descriptor] = opened
+        if not opened.lower:
+            self._tree.raised_open(opened)
         return opened
 
     def _open_to_read(self, ino: int) -> OpenFile:
         node = self._tree.node(ino)
         if node is not None and node.up:
-            return self._add(ino, self._open_upper(node, write=False))
+            return self._add(self._open_upper(node, write=False))
         descriptor = self._idle.pop(ino, -1)
         if descriptor < 0:
             descriptor = open_lower(self._tree, ino)
-        return self._add(ino, OpenFile(descriptor, writable=False, lower=True))
+        return self._add(OpenFile(ino, descriptor, writable=False, lower=True))
 
     def _open_upper(self, node: Node, *, write: bool) -> OpenFile:
         directory, name = self._tree.place(node)
         how = _HOW | (0 if directory is None else os.O_NOFOLLOW)
         if not write:
-            return OpenFile(os.open(name, os.O_RDONLY | how, dir_fd=directory), writable=False, lower=False)
+            return OpenFile(node.ino, os.open(name, os.O_RDONLY | how, dir_fd=directory), writable=False, lower=False)
         try:
             descriptor = os.open(name, os.O_RDWR | how, dir_fd=directory)
         except PermissionError:  # an ordinary user's file that may only be written
             descriptor = os.open(name, os.O_WRONLY | how, dir_fd=directory)
-        return OpenFile(descriptor, writable=True, lower=False)
+        return OpenFile(node.ino, descriptor, writable=True, lower=False)
 
     def _make_writable(self, found: OpenFile, node: Node) -> None:
         if found.writable:
@@ -79,21 +83,23 @@ class Files:
         os.dup2(better.descriptor, found.descriptor, inheritable=False)
         os.close(better.descriptor)
         found.writable, found.lower = True, False
+        self._tree.raised_open(found)
 
-    def release(self, ino: int) -> None:
+    def release(self, handle: int) -> None:
         """Close once; the last one closes for good."""
-        found = self._tree.opens.get(ino)
+        found = self._handles.get(handle)
         if found is None:
             return
         found.count -= 1
         if found.count > 0:
             return
-        del self._tree.opens[ino]
+        del self._tree.opens[found.ino], self._handles[handle]
+        self._tree.hints.closed(found.ino)
         if found.lower:
-            self._keep_idle(ino, found.descriptor)
+            self._keep_idle(found.ino, found.descriptor)
         else:
             os.close(found.descriptor)
-        self._tree.drop(ino)
+        self._tree.drop(found.ino)
 
     def _keep_idle(self, ino: int, descriptor: int) -> None:
         self._idle[ino] = descriptor
@@ -106,23 +112,19 @@ class Files:
             raise fail(errno.EBADF)
         return found
 
-    def read(self, ino: int, offset: int, size: int) -> memoryview | bytes:
-        """At most `size` bytes; valid until the next read."""
-        descriptor = self._opened(ino).descriptor
+    def read(self, handle: int, offset: int, size: int) -> memoryview | bytes:
+        """At most `size` bytes; valid until the next read. The accelerator does it by itself."""
         if size > _LARGEST:
-            return os.pread(descriptor, size, offset)
-        return self._buffer[: os.preadv(descriptor, (self._buffer[:size],), offset)]
+            return os.pread(handle, size, offset)
+        return self._buffer[: os.preadv(handle, (self._buffer[:size],), offset)]
 
-    def write(self, ino: int, offset: int, data: bytes) -> int:
-        """How many bytes were written."""
-        written = os.pwrite(self._opened(ino).descriptor, data, offset)
-        self._tree.changed(ino)
-        return written
+    def write(self, handle: int, offset: int, data: bytes) -> int:
+        """How many bytes were written. The accelerator does it by itself."""
+        return os.pwrite(handle, data, offset)
 
-    def fsync(self, ino: int, *, data_only: bool) -> None:
+    def fsync(self, handle: int, *, data_only: bool) -> None:
         """On disk when this returns."""
-        descriptor = self._opened(ino).descriptor
-        (os.fdatasync if data_only else os.fsync)(descriptor)
+        (os.fdatasync if data_only else os.fsync)(handle)
 
     # what pyfuse3 has no handlers for
 

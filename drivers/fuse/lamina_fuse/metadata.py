@@ -88,6 +88,7 @@ class Metadata:
         """The attribute has this value."""
         node = self._copies.raised(ino)
         node.plain = False
+        self._tree.hints.dressed(ino)
         path, follow = self._tree.path(node)
         os.setxattr(path, self._stored(name), value, follow_symlinks=follow)
         self._tree.changed(ino)

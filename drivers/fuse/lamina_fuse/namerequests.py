@@ -71,8 +71,7 @@ class NameRequests(Requests):
         found = tree.find(directory, name)
         if found and not flags & os.O_EXCL:
             tree.enter(directory, name, found)
-            self._files.open(found, flags)
-            return FileInfo(fh=found), self._found(found)
+            return FileInfo(fh=self._files.open(found, flags)), self._found(found)
         descriptors: list[int] = []
 
         def how(place: int, called: bytes) -> None:
@@ -85,8 +84,9 @@ class NameRequests(Requests):
             for each in descriptors:
                 os.close(each)
             raise
+        entry = self._found(node.ino)
         self._files.adopt(node.ino, descriptors[0])
-        return FileInfo(fh=node.ino), self._found(node.ino)
+        return FileInfo(fh=descriptors[0]), entry
 
     @handler
     def link(self, ino: int, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:

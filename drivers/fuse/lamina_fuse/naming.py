@@ -72,6 +72,7 @@ class Naming:
         status = os.stat(name, dir_fd=place, follow_symlinks=False)
         node = Node(own(status), directory=is_directory, up=True)
         node.plain = not self._hands_down(directory)
+        (self._tree.hints.plain if node.plain else self._tree.hints.dressed)(node.ino)
         self._tree.add(node, directory, name)
         self._tree.remember(node.ino, record_of(status))
         self._noted(directory, name, node.ino)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import Final
 
 from lamina.xattrs import at
+from lamina_fuse.hints import Hints
 from lamina_fuse.node import Node
 from lamina_fuse.places import magic
 from lamina_fuse.record import Record
@@ -21,10 +22,11 @@ _KEPT_OPEN: Final = 512  # directories of the writable layer
 class OpenFile:
     """The one descriptor behind all who have an inode open."""
 
-    __slots__ = ("count", "descriptor", "lower", "writable")
+    __slots__ = ("count", "descriptor", "ino", "lower", "writable")
 
-    def __init__(self, descriptor: int, *, writable: bool, lower: bool) -> None:
-        self.descriptor = descriptor
+    def __init__(self, ino: int, descriptor: int, *, writable: bool, lower: bool) -> None:
+        self.ino = ino
+        self.descriptor = descriptor  # and the handle that the kernel gets; the number stays when the file is copied up
         self.writable = writable
         self.lower = lower
         self.count = 0
@@ -36,6 +38,7 @@ class Registry:
     def __init__(self, root: Node, upper: Upper | None) -> None:
         """Only the root is known."""
         self.upper = upper
+        self.hints = Hints()
         self.root = root
         self.nodes = {ROOT: root}
         self.known: dict[int, int] = {}  # how many references the kernel holds

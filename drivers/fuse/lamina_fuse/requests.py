@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
@@ -72,6 +73,12 @@ class Requests(pyfuse3.Operations):
         self._nothing = EntryAttributes()
         self._nothing.entry_timeout = FOREVER
         self._nothing.st_ino = 0
+
+    def asked(self) -> dict[str, int]:
+        """How many requests of each kind were answered, here and by the accelerator."""
+        both = Counter(self.counts)
+        both.update(self._tree.hints.served())
+        return dict(both)
 
     def _found(self, ino: int) -> EntryAttributes:
         entry = self._fill(ino, self._tree.record(ino))

@@ -101,19 +101,24 @@ def _serve(operations: Operations, place: Path) -> int:
     gc.freeze()
     loop.shorten()
     try:
-        trio.run(_run, operations.counts)
+        trio.run(_run, operations)
     except BaseException:
         log.exception("the server ends")
         return 1
     finally:
-        log.info("requests: %s", json.dumps(operations.counts))
+        _tell(operations)
         pyfuse3.close(unmount=True)
     return 0
 
 
-async def _run(counts: dict[str, int]) -> None:
+def _tell(operations: Operations) -> None:
+    """Write into the log what was asked so far."""
+    log.info("requests: %s", json.dumps(operations.asked()))
+
+
+async def _run(operations: Operations) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(_heed_signals, lambda: log.info("requests: %s", json.dumps(counts)))
+        await nursery.start(_heed_signals, lambda: _tell(operations))
         await pyfuse3.main(min_tasks=1, max_tasks=1)
         nursery.cancel_scope.cancel()
 

@@ -15,7 +15,7 @@ from lamina_fuse.dialect import hidden_by
 from lamina_fuse.index import LINKED, Index
 from lamina_fuse.node import Node
 from lamina_fuse.record import NLINK, Record, record_of
-from lamina_fuse.registry import Registry
+from lamina_fuse.registry import OpenFile, Registry
 from lamina_fuse.union import OWN, ROOT, ROW_MASK, SHIFT, Stack, bottom_of, merge
 from lamina_fuse.upper import Upper
 
@@ -206,7 +206,10 @@ class Tree(Registry):
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
     def remember(self, ino: int, record: Record) -> None:
-        """Keep attributes until something changes them."""
+        """Keep attributes until something changes them: not of what is open, which the accelerator changes unasked."""
+        opened_file = self.opens.get(ino)
+        if opened_file is not None and not opened_file.lower:
+            return
         if len(self._records) > _KEPT_RECORDS:
             self._records.clear()
         self._records[ino] = _with_links(record, 1) if stat.S_ISDIR(record[0]) and record[NLINK] else record
@@ -214,6 +217,11 @@ class Tree(Registry):
     def changed(self, ino: int) -> None:
         """Attributes have to be asked for again."""
         self._records.pop(ino, None)
+
+    def raised_open(self, opened_file: OpenFile) -> None:
+        """A file that is open is in the writable layer: from now on its attributes are those of the descriptor."""
+        self.changed(opened_file.ino)
+        self.hints.opened(opened_file.ino, opened_file.descriptor)
 
     def target(self, ino: int) -> bytes:
         """What a symbolic link of a lower layer says."""
