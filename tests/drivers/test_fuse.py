@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import re
 import shutil
@@ -37,6 +38,24 @@ def driver(tmp_path: Path) -> Iterator[FuseDriver]:
     yield started
     for layer_id in sorted(started.layers(), reverse=True):
         started.remove(layer_id)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[FuseDriver]:
+    """A driver whose servers read and write all files themselves."""
+    started = FuseDriver(tmp_path / "layers", FuseOptions(log_level="info", passthrough=False))
+    started.start()
+    yield started
+    for layer_id in sorted(started.layers(), reverse=True):
+        started.remove(layer_id)
+
+
+def _kernel() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+passes_through = pytest.mark.skipif(_kernel() < (6, 9), reason="the kernel passes files of FUSE through since 6.9")
 
 
 def grow(driver: FuseDriver, *fills: Callable[[Path], object]) -> tuple[int, ...]:
@@ -139,19 +158,118 @@ def test_reading_again_comes_from_the_page_cache(driver: FuseDriver) -> None:
     assert warm in ({"open": 1, "release": 1}, {"open": 1, "release": 1, "getattr": 1})  # the access time is doubted
 
 
-def test_a_new_file_takes_few_requests(driver: FuseDriver) -> None:
-    layer, root = active(driver, grow(driver, many(1, 1)))
+def test_what_was_read_stays_in_the_page_cache_when_the_file_is_touched(plain: FuseDriver) -> None:
+    layer, root = active(plain, grow(plain, many(1, 1)))
+    (root / "new").write_bytes(b"x" * (4 << 20))
+    assert len((root / "new").read_bytes()) == 4 << 20
 
-    def make() -> None:
-        for number in range(50):
-            (root / f"dir0/new{number}").write_bytes(b"x")
+    def read_again() -> None:
+        os.utime(root / "new", (1, 1))
+        assert len((root / "new").read_bytes()) == 4 << 20
 
-    asked = spent(driver, layer, make)
+    assert until(lambda: "read" not in spent(plain, layer, read_again))  # somebody else may drop caches
+
+
+def make_fifty(root: Path) -> None:
+    for number in range(50):
+        (root / f"dir0/new{number}").write_bytes(b"x")
+
+
+def test_a_new_file_takes_few_requests(plain: FuseDriver) -> None:
+    layer, root = active(plain, grow(plain, many(1, 1)))
+
+    asked = spent(plain, layer, lambda: make_fifty(root))
 
     assert asked["create"] == asked["write"] == asked["release"] == 50
     assert (
         sum(asked.values()) <= 50 * 7
     )  # with one for the directory, whose attributes the kernel doubts after each change
+
+
+@passes_through
+def test_the_kernel_writes_and_reads_new_files_by_itself(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(1, 1)))
+
+    def work() -> None:
+        make_fifty(root)
+        for number in range(50):
+            assert (root / f"dir0/new{number}").read_bytes() == b"x"
+
+    asked = spent(driver, layer, work)
+
+    assert asked["create"] == asked["open"] == 50
+    assert not asked.keys() & {"read", "write"}
+
+
+@passes_through
+def test_the_kernel_reads_a_view_by_itself(driver: FuseDriver) -> None:
+    parents = grow(driver, many(2, 3), lambda root: (root / "big").write_bytes(b"x" * (4 << 20)))
+    layer = Layer(9, Kind.VIEW, parents)
+    driver.prepare(layer)
+    root = served(driver, layer)
+
+    asked = spent(driver, layer, lambda: [(root / "big").read_bytes(), (root / "dir0/file1").read_bytes()])
+
+    assert asked["open"] == 2
+    assert "read" not in asked
+
+
+def test_who_reads_before_the_copy_up_sees_what_is_written_after_it(driver: FuseDriver) -> None:
+    _, root = active(driver, grow(driver, many(1, 2)))
+    with (
+        (root / "dir0/file1").open("rb", buffering=0) as reader,
+        (root / "dir0/file1").open("r+b", buffering=0) as writer,
+    ):
+        writer.write(b"X")
+        assert reader.read() == b"X 1"
+        with (root / "dir0/file1").open("rb") as late:
+            assert late.read() == b"X 1"
+    assert (root / "dir0/file1").read_bytes() == b"X 1"
+
+
+def test_attributes_that_were_told_before_follow_what_happens(driver: FuseDriver) -> None:
+    _, root = active(driver, grow(driver, many(1, 4)))
+    os.listdir(root / "dir0")
+    for number in range(4):
+        (root / f"dir0/file{number}").read_bytes()  # from now on the kernel doubts the access time, and asks
+    before = [(root / f"dir0/file{number}").stat() for number in range(4)]
+    directory = (root / "dir0").stat()
+    with (root / "dir0/file0").open("rb") as gone:
+        (root / "dir0/file0").unlink()
+        assert os.fstat(gone.fileno()).st_nlink == 0
+    (root / "dir0/file1").chmod(0o604)
+    os.link(root / "dir0/file2", root / "twin")
+    (root / "twin").write_text("longer than before")
+
+    for _ in range(2):
+        os.listdir(root / "dir0")
+        assert (root / "dir0").stat().st_mtime_ns > directory.st_mtime_ns
+        assert stat.S_IMODE((root / "dir0/file1").stat().st_mode) == 0o604
+        assert (root / "dir0/file1").stat().st_ino == before[1].st_ino
+        assert (root / "dir0/file2").stat().st_nlink == 2
+        assert (root / "dir0/file2").stat().st_size == 18
+        assert (root / "dir0/file3").stat().st_mtime_ns == before[3].st_mtime_ns
+
+
+def test_a_mapping_that_was_written_to_shows_in_the_times(driver: FuseDriver) -> None:
+    _, root = active(driver, grow(driver, many(1, 1)))
+    (root / "mapped").write_bytes(b"0" * 4096)
+    os.utime(root / "mapped", (1, 1))
+    assert (root / "mapped").stat().st_mtime == 1
+    with (root / "mapped").open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapping:
+        mapping[0:1] = b"1"
+
+    assert (root / "mapped").read_bytes()[:1] == b"1"
+    assert until(lambda: (root / "mapped").stat().st_mtime > 1)
+
+
+def until(true: Callable[[], bool]) -> bool:
+    """Whether it becomes true soon: the kernel does not wait for the answer to a last close."""
+    deadline = time.monotonic() + 20
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 def test_removing_a_lower_tree_takes_one_request_a_name(driver: FuseDriver) -> None:
@@ -186,6 +304,38 @@ def test_the_server_of_a_hundred_thousand_files_stays_below_a_hundred_megabytes(
     pid = life.pid_of(driver.home / str(layer.id))
     assert pid is not None
     assert resident(pid) < 100_000_000
+
+
+def remembered(driver: FuseDriver, layer: Layer) -> int:
+    counts(driver, layer)
+    return int(re.findall(r"remembered: (\d+)", (driver.home / str(layer.id) / "server.log").read_text())[-1])
+
+
+def test_what_the_kernel_forgets_is_forgotten(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(30, 100)))
+    (root / "dir0/new").write_text("new")
+    subprocess.run(["find", root, "-size", "+1"], check=True, stdout=subprocess.DEVNULL)
+    assert remembered(driver, layer) > 3000
+
+    subprocess.run(["mount", "-i", "-o", "remount", root], check=True)  # the kernel then drops names it need not keep
+
+    assert until(lambda: remembered(driver, layer) < 50)
+    assert (root / "dir0/new").read_text() == "new"
+    assert len(os.listdir(root / "dir1")) == 100
+
+
+def test_few_files_of_lower_layers_stay_open(driver: FuseDriver) -> None:
+    layer, root = active(driver, grow(driver, many(6, 100)))
+    for path in root.glob("dir*/file*"):
+        path.read_bytes()
+
+    assert len(os.listdir(f"/proc/{life.pid_of(driver.home / str(layer.id))}/fd")) < 300
+    kept = {number: (root / f"dir0/file{number}").open("rb") for number in range(100)}
+    for path in root.glob("dir*/file*"):
+        path.read_bytes()
+    assert [file.read() for file in kept.values()] == [f"0 {number}".encode() for number in kept]
+    for file in kept.values():
+        file.close()
 
 
 # the server's life
@@ -229,9 +379,7 @@ def test_a_killed_server_is_replaced_and_what_was_written_is_there(driver: FuseD
     os.listdir(root)  # now the kernel has to ask for the root's access time, and cannot tell anything without a server
     os.kill(pid, signal.SIGKILL)
     assert _error_of(root) in (errno.ENOTCONN, errno.ECONNABORTED)
-    deadline = time.monotonic() + 20  # its lock is let go a moment later
-    while not any("died" in note for note in driver.health().notes):
-        assert time.monotonic() < deadline, "nobody says that it died"
+    assert until(lambda: any("died" in note for note in driver.health().notes))  # its lock is let go a moment later
 
     driver.mounts(layer)
 

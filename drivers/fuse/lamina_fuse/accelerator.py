@@ -11,14 +11,17 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-_SOURCE: Final = Path(__file__).with_name("accelerator.c")
+_SOURCES: Final = tuple(
+    Path(__file__).with_name(name) for name in ("accelerator.h", "accelerator.c", "answers.c", "passthrough.c")
+)
 _FAILED: Final = ".failed"
 
 
 def library(home: Path) -> Path | None:
     """The compiled library, made at the first need; None where it cannot be made."""
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
-    for directory in (_SOURCE.parent / "__pycache__", home.absolute()):  # beside byte code, for all stores, or in ours
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
+    beside_byte_code = _SOURCES[0].parent / "__pycache__"
+    for directory in (beside_byte_code, home.absolute()):  # for all stores, or in ours
         found = directory / f".accelerator-{digest}.so"
         if _is_ours(found):
             return found
@@ -66,4 +69,5 @@ def _compiled(target: Path) -> bool:
 def _command(compiler: str, target: Path) -> list[str]:
     # linked with libfuse, so that it is loaded before pyfuse3 and in sight of dlsym(RTLD_NEXT)
     flags = ["-O2", "-shared", "-fPIC", "-Wall", "-Wl,--no-as-needed"]
-    return [compiler, *flags, "-o", str(target), str(_SOURCE), "-lfuse3", "-ldl"]
+    sources = [str(source) for source in _SOURCES if source.suffix == ".c"]
+    return [compiler, *flags, "-o", str(target), *sources, "-lfuse3", "-ldl"]

@@ -19,7 +19,9 @@ class AttributeRequests(Requests):
 
     @handler
     def getattr(self, ino: int, ctx: RequestContext) -> EntryAttributes:
-        """All attributes."""
+        """All attributes. The kernel asks often, since it doubts access times, which we do not keep."""
+        if self._tree.is_settled(ino):
+            self._tree.hints.settled(ino)
         return self._fill(ino, self._tree.record(ino))
 
     @handler

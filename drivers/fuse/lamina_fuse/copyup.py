@@ -104,6 +104,7 @@ class CopyUp:
             self._upper.set_origin(at(tree.descriptor(names[0][0]), names[0][1]), ino)
         tree.nodes[ino] = node
         tree.gone.discard(ino)
+        tree.changed(ino)
         for parent, name in names:
             tree.attach(node, parent, name)
             tree.named(parent, name, ino)
@@ -196,6 +197,9 @@ class CopyUp:
         """Whoever has the file open reads the copy from now on, through the same descriptor number."""
         opened_file = self._tree.opens.get(node.ino)
         if opened_file is None:
+            return
+        if not self._tree.hints.users(opened_file.descriptor):
+            self._tree.close_file(opened_file)
             return
         path, follow = self._tree.path(node)
         with opened(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW)) as copy:

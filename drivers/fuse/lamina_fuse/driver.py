@@ -141,6 +141,8 @@ class FuseDriver(Driver, StoresChanges):
             options=(*self.options.of_the_mount, *(() if layer.writable else ("ro",))),
             log_level=self.options.log_level.upper(),
             accelerate=self.options.accelerate,
+            passthrough=self.options.passthrough and os.geteuid() == 0,
+            look_out=self.options.look_out,
             read_ahead=self.options.read_ahead,
         )
 

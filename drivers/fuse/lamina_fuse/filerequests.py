@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import cast
 
+import pyfuse3
 from pyfuse3 import FileInfo, RequestContext
 
 from lamina_fuse.naming import fail
@@ -37,7 +39,9 @@ class FileRequests(Requests):
     @handler
     def release(self, fh: int) -> None:
         """Closed by one."""
-        self._files.release(fh)
+        if ino := self._files.release(fh):
+            with contextlib.suppress(OSError):  # the kernel has forgotten it
+                pyfuse3.invalidate_inode(ino, attr_only=True)
 
     @handler
     def fsync(self, fh: int, data_only: bool) -> None:  # noqa: FBT001  # pyfuse3's signature

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import OrderedDict
+from collections import deque
 from typing import Final
 
 from lamina import syscalls
@@ -14,7 +14,7 @@ from lamina_fuse.node import Node
 from lamina_fuse.registry import OpenFile
 from lamina_fuse.tree import Tree
 
-_IDLE: Final = 256  # files of lower layers that stay open for the next who wants them
+_KEPT_OPEN: Final = 256  # files of lower layers, for the next who wants them
 _LARGEST: Final = 1 << 20  # of one read
 _HOW: Final = os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -25,8 +25,7 @@ class Files:
     def __init__(self, tree: Tree, copies: CopyUp) -> None:
         self._tree = tree
         self._copies = copies
-        self._idle: OrderedDict[int, int] = OrderedDict()
-        self._handles: dict[int, OpenFile] = {}
+        self._lower: deque[OpenFile] = deque()  # the longest open first
         self._buffer = memoryview(bytearray(_LARGEST))
 
     def open(self, ino: int, flags: int) -> int:
@@ -37,33 +36,53 @@ class Files:
             node = self._copies.raised(ino, size=0 if flags & os.O_TRUNC else None)
             found = opens.get(ino) or self._add(self._open_upper(node, write=True))
             self._make_writable(found, node)
+            found.mapped |= flags & os.O_ACCMODE == os.O_RDWR
             if flags & os.O_TRUNC:
                 os.ftruncate(found.descriptor, 0)
                 self._tree.changed(ino)
         else:
             found = opens.get(ino) or self._open_to_read(ino)
-        found.count += 1
+        self._tree.hints.enter(found.descriptor)
         return found.descriptor
 
-    def adopt(self, ino: int, descriptor: int) -> None:
+    def adopt(self, ino: int, descriptor: int, flags: int) -> None:
         """A file that was made and opened at once; the handle is the descriptor."""
-        self._add(OpenFile(ino, descriptor, writable=True, lower=False)).count = 1
+        opened = self._add(OpenFile(ino, descriptor, writable=True, lower=False))
+        self._tree.hints.enter(descriptor)
+        opened.mapped = flags & os.O_ACCMODE == os.O_RDWR
 
     def _add(self, opened: OpenFile) -> OpenFile:
         self._tree.opens[opened.ino] = opened
-        self._handles[opened.descriptor] = opened
-        if not opened.lower:
+        self._tree.handles[opened.descriptor] = opened
+        if opened.lower:
+            self._tree.hints.opened_lower(opened.ino, opened.descriptor)
+        else:
             self._tree.raised_open(opened)
+        if not opened.lower or self._tree.upper is None:  # what may yet be copied up has to change under its readers
+            self._tree.hints.passes_through(opened.descriptor)
         return opened
 
     def _open_to_read(self, ino: int) -> OpenFile:
         node = self._tree.node(ino)
         if node is not None and node.up:
             return self._add(self._open_upper(node, write=False))
-        descriptor = self._idle.pop(ino, -1)
-        if descriptor < 0:
-            descriptor = open_lower(self._tree, ino)
-        return self._add(OpenFile(ino, descriptor, writable=False, lower=True))
+        self._close_idle()
+        found = self._add(OpenFile(ino, open_lower(self._tree, ino), writable=False, lower=True))
+        self._lower.append(found)
+        return found
+
+    def _close_idle(self) -> None:
+        """There are not many files of lower layers open that nobody uses."""
+        tree = self._tree
+        for _ in range(2 if len(self._lower) > _KEPT_OPEN else 0):  # two: they become less, and no call takes long
+            found = self._lower.popleft()
+            if tree.opens.get(found.ino) is not found or not found.lower:
+                continue  # it was copied up
+            if tree.hints.users(found.descriptor):
+                self._lower.append(found)
+            else:
+                tree.close_file(found)
+                tree.drop(found.ino)
 
     def _open_upper(self, node: Node, *, write: bool) -> OpenFile:
         directory, name = self._tree.place(node)
@@ -85,26 +104,18 @@ class Files:
         found.writable, found.lower = True, False
         self._tree.raised_open(found)
 
-    def release(self, handle: int) -> None:
-        """Close once; the last one closes for good."""
-        found = self._handles.get(handle)
-        if found is None:
-            return
-        found.count -= 1
-        if found.count > 0:
-            return
-        del self._tree.opens[found.ino], self._handles[handle]
-        self._tree.hints.closed(found.ino)
-        if found.lower:
-            self._keep_idle(found.ino, found.descriptor)
-        else:
-            os.close(found.descriptor)
-        self._tree.drop(found.ino)
+    def release(self, handle: int) -> int:
+        """Close once; the last one closes for good.
 
-    def _keep_idle(self, ino: int, descriptor: int) -> None:
-        self._idle[ino] = descriptor
-        if len(self._idle) > _IDLE:
-            os.close(self._idle.popitem(last=False)[1])
+        Returns the inode number if its times may be others than the kernel was told: that of a mapping of what is
+        passed through does not say when it is written to. Otherwise 0.
+        """
+        found = self._tree.handles.get(handle)
+        if found is None or self._tree.hints.leave(handle) > 0 or found.lower:
+            return 0
+        self._tree.close_file(found)
+        self._tree.drop(found.ino)
+        return found.ino if found.mapped else 0
 
     def _opened(self, ino: int) -> OpenFile:
         found = self._tree.opens.get(ino)

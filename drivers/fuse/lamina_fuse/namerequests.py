@@ -85,7 +85,7 @@ class NameRequests(Requests):
                 os.close(each)
             raise
         entry = self._found(node.ino)
-        self._files.adopt(node.ino, descriptors[0])
+        self._files.adopt(node.ino, descriptors[0], flags)
         return FileInfo(fh=descriptors[0]), entry
 
     @handler

@@ -22,6 +22,10 @@ class FuseOptions:
     log_level: str = attrs.field(default="warning")
     # compile and use the accelerator where there is a C compiler; without it there is no fallocate
     accelerate: bool = True
+    # let the kernel (since 6.9, for root) read and write files without asking us, where nobody can tell the difference
+    passthrough: bool = True
+    # microseconds that a server stays awake after a request, since the next one often follows at once; 0 to save power
+    look_out: int = 50
     # how much the kernel reads ahead, in KiB; set where we may (root), else the kernel's own 128
     read_ahead: int = 1024
 

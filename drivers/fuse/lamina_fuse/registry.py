@@ -22,14 +22,14 @@ _KEPT_OPEN: Final = 512  # directories of the writable layer
 class OpenFile:
     """The one descriptor behind all who have an inode open."""
 
-    __slots__ = ("count", "descriptor", "ino", "lower", "writable")
+    __slots__ = ("descriptor", "ino", "lower", "mapped", "writable")
 
     def __init__(self, ino: int, descriptor: int, *, writable: bool, lower: bool) -> None:
         self.ino = ino
         self.descriptor = descriptor  # and the handle that the kernel gets; the number stays when the file is copied up
         self.writable = writable
+        self.mapped = False  # perhaps: it was opened so that it can be changed through a mapping
         self.lower = lower
-        self.count = 0
 
 
 class Registry:
@@ -42,10 +42,13 @@ class Registry:
         self.root = root
         self.nodes = {ROOT: root}
         self.known: dict[int, int] = {}  # how many references the kernel holds
-        self.opens: dict[int, OpenFile] = {}
+        self.opens: dict[int, OpenFile] = {}  # files of lower layers also when nobody uses them at the moment
+        self.handles: dict[int, OpenFile] = {}
         self.gone: set[int] = set()  # lower files whose only name was removed
         self._records: dict[int, Record] = {}
         self._open: OrderedDict[int, Node] = OrderedDict()
+        if upper is not None:
+            self.hints.opened_directory(ROOT, upper.root)
 
     def node(self, ino: int) -> Node | None:
         """What is remembered of an inode."""
@@ -88,7 +91,8 @@ class Registry:
                 return
             del self.nodes[ino]
             self._records.pop(ino, None)
-            self._open.pop(ino, None)
+            if node.descriptor >= 0:
+                self.close_descriptor(node)
             node.close()
             above = [directory for directory, _ in node.names]
             for directory in above:
@@ -98,6 +102,13 @@ class Registry:
             if not above:
                 return
             ino = above[0].ino
+
+    def close_file(self, opened: OpenFile) -> None:
+        """The file is not open any more."""
+        del self.opens[opened.ino], self.handles[opened.descriptor]
+        self.hints.closed(opened.ino)
+        self.hints.let_go(opened.descriptor)
+        os.close(opened.descriptor)
 
     def descriptor(self, node: Node) -> int:
         """A directory of the writable layer, opened with O_PATH; stays open while it is used now and then."""
@@ -115,15 +126,15 @@ class Registry:
         for each in reversed(way):
             last = each.descriptor = os.open(each.names[0][1], _STEP, dir_fd=last)
             self._open[each.ino] = each
+            self.hints.opened_directory(each.ino, last)
         while len(self._open) > max(_KEPT_OPEN, len(way) + 1):
-            _, oldest = self._open.popitem(last=False)
-            os.close(oldest.descriptor)
-            oldest.descriptor = -1
+            self.close_descriptor(next(iter(self._open.values())))
         return last
 
     def close_descriptor(self, node: Node) -> None:
         """It is opened again when it is needed."""
         self._open.pop(node.ino, None)
+        self.hints.closed(node.ino)
         os.close(node.descriptor)
         node.descriptor = -1
 

@@ -80,6 +80,10 @@ class Requests(pyfuse3.Operations):
         both.update(self._tree.hints.served())
         return dict(both)
 
+    def remembered(self) -> int:
+        """Of how many inodes something is remembered."""
+        return len(self._tree.known.keys() | self._tree.nodes.keys())
+
     def _found(self, ino: int) -> EntryAttributes:
         entry = self._fill(ino, self._tree.record(ino))
         known = self._tree.known

@@ -22,6 +22,7 @@ import trio
 
 from lamina.descent import DIRECTORY
 from lamina_fuse import loop
+from lamina_fuse.hints import DESCRIPTORS
 from lamina_fuse.indexing import index_of
 from lamina_fuse.operations import Operations
 from lamina_fuse.tree import Tree
@@ -68,12 +69,17 @@ def _operations(spec: dict[str, Any], place: Path) -> Operations:
     secret = spec["secret"].encode()
     if secret:
         os.environ["LAMINA_FUSE_SECRET_FOR_C"] = spec["secret"]
-    return Operations(Tree(layers, roots, upper), spec["prefix"], secret, stateless_directories=bool(secret))
+    tree = Tree(layers, roots, upper)
+    # on a single processor who is to ask could not run meanwhile
+    look_out = spec["look_out"] if len(os.sched_getaffinity(0)) > 1 else 0
+    tree.hints.configure(passthrough=spec["passthrough"], look_out=look_out)
+    return Operations(tree, spec["prefix"], secret, stateless_directories=bool(secret))
 
 
 def _raise_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limit = min(hard, DESCRIPTORS) if hard != resource.RLIM_INFINITY else DESCRIPTORS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def _lock(path: Path) -> int | None:
@@ -112,8 +118,9 @@ def _serve(operations: Operations, place: Path) -> int:
 
 
 def _tell(operations: Operations) -> None:
-    """Write into the log what was asked so far."""
+    """Write into the log what was asked so far, and of how many inodes something is remembered."""
     log.info("requests: %s", json.dumps(operations.asked()))
+    log.info("remembered: %d", operations.remembered())
 
 
 async def _run(operations: Operations) -> None:

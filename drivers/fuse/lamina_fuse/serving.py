@@ -33,6 +33,8 @@ class Plan:
     options: tuple[str, ...]  # of the mount, for libfuse
     log_level: str
     accelerate: bool
+    passthrough: bool
+    look_out: int  # microseconds
     read_ahead: int  # KiB
 
 

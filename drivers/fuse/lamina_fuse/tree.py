@@ -180,6 +180,14 @@ class Tree(Registry):
             return _with_links(record, len(self.visible_names(ino)))
         return _with_links(record, 0) if ino in self.gone else record
 
+    def is_settled(self, ino: int) -> bool:
+        """Whether attributes stay as the lower layers have them until `changed` is called."""
+        node = self.nodes.get(ino)
+        if node is not None:
+            return not node.up
+        index = self.layers.get(ino >> SHIFT)
+        return index is not None and not index.flags(ino & ROW_MASK) & LINKED  # whose other names count, too
+
     def visible_names(self, ino: int) -> list[tuple[Node, bytes]]:
         """Where a file of a lower layer shows."""
         index = self.layers[ino >> SHIFT]
@@ -217,6 +225,7 @@ class Tree(Registry):
     def changed(self, ino: int) -> None:
         """Attributes have to be asked for again."""
         self._records.pop(ino, None)
+        self.hints.changed(ino)
 
     def raised_open(self, opened_file: OpenFile) -> None:
         """A file that is open is in the writable layer: from now on its attributes are those of the descriptor."""
