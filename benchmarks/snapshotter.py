@@ -141,7 +141,7 @@ class Bench:
         run(self.ctr(*load, "--no-unpack", str(image.oci_archive)))
         digest = next(word for word in run(self.ctr("images", "ls")).split() if word.startswith("sha256:"))
         for snapshotter in order:
-            self._clock("unpack", snapshotter, "snapshots", "--snapshotter", snapshotter, "unpack", digest)
+            self._clock("unpack", snapshotter, "snapshots", "unpack", "--snapshotter", snapshotter, digest)
         run(self.ctr("images", "rm", "--sync", name))
 
     def _clock(self, work: str, snapshotter: str, *words: str) -> None:
