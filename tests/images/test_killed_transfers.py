@@ -122,7 +122,7 @@ def test_a_pull_goes_on_where_it_was_when_a_killed_registry_comes_back(
         with started(desk, "pull", "-q", name) as pulling:
             between.wait_until_held()
             filled.stop()
-            between.open()
+            between.open(losing=True)
             filled.start()
             _, errors = pulling.communicate(timeout=60)
 
@@ -141,7 +141,7 @@ def test_a_registry_that_is_killed_for_good_leaves_nothing_in_the_store(
     ):
         between.wait_until_held()
         filled.stop()
-        between.open()
+        between.open(losing=True)
         _, errors = pulling.communicate(timeout=60)
 
     assert (pulling.returncode, errors.count(b"lamina: ")) == (23, 1), errors.decode()
@@ -161,7 +161,7 @@ def test_a_push_comes_to_its_end_when_a_killed_registry_comes_back(
         with started(desk, "push", "-q", name) as pushing:
             between.wait_until_held()
             running.stop()
-            between.open()
+            between.open(losing=True)
             running.start()
             _, errors = pushing.communicate(timeout=60)
 

@@ -21,6 +21,7 @@ class Valve:
         self._changed = threading.Condition()
         self._held = False
         self._ending = False
+        self._losing = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
 
@@ -38,9 +39,10 @@ class Valve:
         with self._changed:
             assert self._changed.wait_for(lambda: self._held, _PATIENCE), "nothing was held"
 
-    def open(self) -> None:
-        """Everything goes through from now on."""
+    def open(self, *, losing: bool = False) -> None:
+        """All goes through from now on; `losing` what was held and its connection, since buffers outlive the killed."""
         with self._changed:
+            self._losing = losing
             self._limits = {"down": None, "up": None}
             self._changed.notify_all()
 
@@ -95,6 +97,8 @@ class Valve:
                 self._held = True
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._ending or self._limits[way] is None)
+                if self._losing:
+                    return False
             self._passed[way] += count
             return not self._ending
 
