@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
@@ -23,6 +24,8 @@ _ledger = Ledger()  # a report has no way back to its config
 def pytest_configure(config: pytest.Config) -> None:
     """Name our marks."""
     config.addinivalue_line("markers", "needs_root: mounts, owners or devices; skipped for ordinary users")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs that are interrupted in tests inherit it
     if sys.dont_write_bytecode:  # then each of the many programs that are run would compile all that it imports
         place = tempfile.mkdtemp(prefix="lamina-byte-code-")
         Path(place).chmod(0o755)  # for ordinary users, too

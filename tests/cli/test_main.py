@@ -106,7 +106,7 @@ def test_an_interrupt_ends_with_the_code_that_shells_expect(desk: Desk, number: 
     while asking.poll() is None:
         asking.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            asking.wait(timeout=5)  # Python misses a signal that comes just before it begins to wait for an answer
+            asking.wait(timeout=1)  # Python misses a signal that comes just before it begins to wait for an answer
     told = asking.stderr.read()
     asking.stderr.close()
     os.close(ours)
