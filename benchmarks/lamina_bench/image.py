@@ -88,13 +88,19 @@ def _build_large(image: Image, tell: Tell) -> None:
     tell("building the image: a Debian by mmdebstrap, packages, removals, metadata (once; some minutes)")
     with room(image.place / "building") as here:
         base = here / "base.tar"
-        run(["mmdebstrap", "--quiet", "--variant=minbase", SUITE, str(base), "http://deb.debian.org/debian"])
+        run(["mmdebstrap", "--quiet", "--variant=minbase", SUITE, str(base), *_sources()])
         with Buildah(here / "storage") as buildah:
             buildah.add_layer(None, "base", lambda tree: _unpack(base, tree))
             buildah.add_layer("base", "packages", _install)
             buildah.add_layer("packages", "slim", _slim)
             buildah.add_layer("slim", image.name, _touch_metadata)
             buildah.push(image.name, image.layout, TAG)
+
+
+def _sources() -> list[str]:
+    """Where this Debian gets its own packages from; where it does not say, mmdebstrap knows."""
+    places = Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d/debian.sources")
+    return [str(place) for place in places if place.is_file()]
 
 
 def _build_tiny(image: Image, tell: Tell) -> None:
