@@ -263,7 +263,9 @@ class Pool(PoolDevices):
                 raise NoSpace(f"the disk below {self._home} is nearly full, and the pool's files lie on it")
 
 
-ROOM_FOR_FILES: Final = 64 << 20  # bytes that a disk has to have free before a pool is made on it
+# bytes that a disk has to have free before a pool is made on it: a full disk that cuts the pool's files off in the
+# middle of their metadata leaves it read-only, and on btrfs no room can be set aside for them
+ROOM_FOR_FILES: Final = 80 << 20
 
 
 def _following(thin: int) -> int:
