@@ -40,8 +40,8 @@ TRIMMED: Final = ("--examples", "2", "--crash-stride", "61")
 OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "devmapper": ("--driver-option", "base_size=256MiB"),  # the base is made anew for each test
 }
-# What is asked of a driver in every run, in pytest's words; LAMINA_LONG=1 asks for all, which takes more than half an
-# hour. A driver that no other lane has is asked for whatever takes seconds; the host's lane asks the others for all.
+# What is asked of a driver in every run, in pytest's words; LAMINA_LONG=1 asks for all, which takes more than a quarter
+# of an hour. A driver that no other lane has is asked for what takes seconds; the host's lane asks the others for all.
 _SECONDS_EACH: Final = (
     "not 128 and not 500 and not huge and not test_model and not test_threads and not (test_diff and not native)"
     " and not (test_killed_at_every_step_of and not commit-the-child)"
