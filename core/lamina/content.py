@@ -119,6 +119,7 @@ def _unpack(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> _Unpacked:
     tree = _direct_tree(store, row)
     if tree is None or (row.parent is not None and not tar.seekable()):
         return _merged(store, row, tar)  # only there the parent can be asked
+    store.ask(store.driver.release, row.id)  # a server would not notice what changes below it
     start = tar.tell() if tar.seekable() else 0
     try:
         return _direct(store, row, tar, tree, base=row.parent is None and not alone)

@@ -253,6 +253,19 @@ def test_a_directory_that_a_foreign_layer_only_implies_keeps_its_own_attributes(
     assert (entry.mode, entry.uid, entry.gid) == (0o2750, 7, 8)
 
 
+def test_what_is_applied_to_the_root_is_seen_also_where_a_server_has_shown_it(
+    room: Room, snapshots: Snapshotter
+) -> None:
+    """`prepare` tells how to mount the layer, for which some drivers have to show it already."""
+    _two(room, snapshots, [unlink("file"), lambda root: os.utime(root, (7, 7)), lambda root: root.chmod(0o711)])
+    tar = layer_tar(snapshots, "child")
+
+    snapshots.prepare("copy", "base")
+    snapshots.apply("copy", io.BytesIO(tar))
+
+    assert_same(seen(snapshots, "child"), seen(snapshots, "copy"))
+
+
 @contextmanager
 def _opened(directory: Path) -> Iterator[int]:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
