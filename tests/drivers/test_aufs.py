@@ -88,8 +88,9 @@ def test_a_diff_reads_the_dialect(tmp_path: Path) -> None:
     below = tree(tmp_path / "below", gone="1", kept="1")
     above = tree(tmp_path / "above", **{".wh.gone": "", ".wh..wh.plnk": "", "new": "2"})
     with opened(below, os.O_RDONLY) as old, opened(above, os.O_RDONLY) as new:
-        names = Recorded(ChangesTree(above, DIALECT)).names(new, old)
+        names, hidden = Recorded(ChangesTree(above, DIALECT)).names(new, old, hidden=False)
 
+    assert not hidden
     assert [(name, status is None) for name, status in names] == [(b"gone", True), (b"new", False)]
 
 

@@ -87,6 +87,7 @@ EDITS: list[tuple[str, list[Edit]]] = [
     ("a removed directory", [rmtree("dir")]),
     ("a removed and remade file", [unlink("file"), write("file", "anew")]),
     ("a removed and remade directory", [_made_anew]),
+    ("a removed and remade directory in one", [rmtree("dir"), write("dir/sub/other", "x")]),
     ("a removed and remade directory, the same", [rmtree("dir"), write("dir/file", "text")]),
     ("a directory replaced by a file", [rmtree("dir"), write("dir", "file")]),
     ("a file replaced by a directory", [unlink("file"), write("file/inside", "x")]),

@@ -13,8 +13,11 @@ from lamina.changes import ChangeKind, ChangesTree
 from lamina.descent import Ladder
 from lamina.diff.difference import Judge, lstat
 
-# What a directory of the new tree has to say: each name with its status, or None for a name that is (to be) gone.
-Listing = Callable[[int, int | None], list[tuple[bytes, os.stat_result | None]]]
+# Each name with its status, or None for a name that is (to be) gone.
+Names = list[tuple[bytes, os.stat_result | None]]
+# What a directory of the new tree has to say, and whether all that the old tree has there is hidden: asked with whether
+# a directory above has hidden it already.
+Listing = Callable[[int, int | None, bool], tuple[Names, bool]]
 
 
 @attrs.frozen
@@ -33,6 +36,7 @@ class _Frame:
     prefix: bytes
     names: Iterator[tuple[bytes, os.stat_result | None]]
     old: bool  # whether the old tree has this directory, too
+    hidden: bool  # whether nothing of the old tree shows through, here and further down
 
 
 def walk(old: int | None, new: int, listing: Listing, judge: Judge, prefix: bytes = b"") -> Iterator[Found]:
@@ -42,7 +46,8 @@ def walk(old: int | None, new: int, listing: Listing, judge: Judge, prefix: byte
     elif not prefix and old is not None and judge.roots_differ(old, new):
         yield Found(b"", ChangeKind.MODIFIED)
     with Ladder(new) as here, Ladder(new if old is None else old) as there:
-        frames = [_Frame(prefix, iter(listing(new, old)), old is not None)]
+        names, hidden = listing(new, old, False)  # noqa: FBT003  # a Listing's third argument
+        frames = [_Frame(prefix, iter(names), old is not None, hidden)]
         while frames:
             frame = frames[-1]
             entry = next(frame.names, None)
@@ -63,8 +68,8 @@ def walk(old: int | None, new: int, listing: Listing, judge: Judge, prefix: byte
             below = _enter(here, there, name, before, status)
             yield found_at(frame.prefix + name, kind, before, status)
             if below is not None:
-                new_names = listing(here.here, there.here if below else None)
-                frames.append(_Frame(frame.prefix + name + b"/", iter(new_names), below))
+                names, hidden = listing(here.here, there.here if below else None, frame.hidden)
+                frames.append(_Frame(frame.prefix + name + b"/", iter(names), below, hidden))
 
 
 def _enter(
@@ -96,11 +101,11 @@ def found_at(path: bytes, kind: ChangeKind | None, before: os.stat_result | None
     return Found(path, kind, (status.st_dev, status.st_ino), status.st_nlink, was)
 
 
-def all_names(new: int, old: int | None) -> list[tuple[bytes, os.stat_result | None]]:
+def all_names(new: int, old: int | None, hidden: bool) -> tuple[Names, bool]:  # noqa: FBT001  # a Listing
     names = set(os.listdir(new))
     if old is not None:
         names.update(os.listdir(old))
-    return [(name, lstat(new, name)) for name in sorted(map(os.fsencode, names))]
+    return [(name, lstat(new, name)) for name in sorted(map(os.fsencode, names))], hidden
 
 
 @attrs.frozen
@@ -109,9 +114,10 @@ class Recorded:
 
     tree: ChangesTree
 
-    def names(self, new: int, old: int | None) -> list[tuple[bytes, os.stat_result | None]]:
+    def names(self, new: int, old: int | None, hidden: bool) -> tuple[Names, bool]:  # noqa: FBT001  # a Listing
         found: dict[bytes, os.stat_result | None] = {}
-        if old is not None and self.tree.whiteouts.is_opaque(new):
+        hidden = hidden or self.tree.whiteouts.is_opaque(new)  # directories inside need no mark of their own
+        if old is not None and hidden:
             found = dict.fromkeys(map(os.fsencode, os.listdir(old)))
         for name in map(os.fsencode, os.listdir(new)):
             if self.tree.whiteouts.is_private_name(name):
@@ -121,4 +127,4 @@ class Recorded:
                 found.setdefault(self.tree.whiteouts.hidden_by(name), None)
             else:
                 found[name] = status
-        return sorted(found.items(), key=operator.itemgetter(0))
+        return sorted(found.items(), key=operator.itemgetter(0)), hidden
