@@ -19,7 +19,7 @@ from lamina.errors import InUse, LaminaError, NoSpace, StoreBroken
 from lamina.journal import Journal, journal_for
 from lamina.reserve import Reserve, is_full
 
-VERSION: Final = 1
+VERSION: Final = 2
 Flush = Literal["OFF", "NORMAL", "FULL"]
 
 _PATIENCE: Final = 60.0  # seconds to wait for another process; transactions take microseconds
@@ -93,7 +93,7 @@ class Metadata:
         self._all: weakref.WeakSet[_Holder] = weakref.WeakSet()
 
     def start(self) -> None:
-        """The tables are there. Raises StoreBroken for a damaged file, or one from a newer version."""
+        """The tables are there, in our form. Raises StoreBroken for a damaged file, or one from a newer version."""
         self.reserve.spend()  # also what is only opened makes files
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._started = True
@@ -111,6 +111,10 @@ class Metadata:
                 if _version(connection) == 0:  # nobody was quicker
                     _create(connection)
             _sync_directories(self._path.parent)
+        if version == 1:
+            with self.change(lasting=True):
+                if _version(connection) == 1:
+                    _add_rooted(connection)
         self.reserve.keep()
 
     def close(self) -> None:
@@ -237,4 +241,10 @@ def _create(connection: sqlite3.Connection) -> None:
     for statement in " ".join(lines).split(";"):
         if statement.strip():
             connection.execute(statement)
+    connection.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _add_rooted(connection: sqlite3.Connection) -> None:
+    """Format 1 knew nothing of layers that can have no parent any more."""
+    connection.execute("ALTER TABLE snapshots ADD COLUMN rooted INTEGER NOT NULL DEFAULT 0 CHECK (rooted IN (0, 1))")
     connection.execute(f"PRAGMA user_version={VERSION}")

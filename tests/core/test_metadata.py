@@ -135,6 +135,26 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_store_of_format_1_is_taken_over_with_all_that_is_in_it(meta: Metadata, tmp_path: Path) -> None:
+    """The one before `rooted`: its rows have to be readable, and what is new about them changeable."""
+    layer = insert(meta, "key")
+    meta.close()
+    with closing(sqlite3.connect(tmp_path / "metadata.db")) as connection:
+        connection.execute("ALTER TABLE snapshots DROP COLUMN rooted")
+        connection.execute("PRAGMA user_version=1")
+
+    for _ in range(2):
+        meta.start()
+        (row,) = rows.everything(meta.read())
+        assert (row.id, row.name, row.rooted) == (layer, "key", 0)
+        meta.close()
+    meta.start()
+    with meta.change() as connection:
+        rows.set_rooted(connection, layer)
+    (row,) = rows.everything(meta.read())
+    assert row.rooted
+
+
 @pytest.mark.parametrize("at", [0, 4096], ids=["the header", "a page"])
 def test_damage_is_told_together_with_what_to_do(meta: Metadata, tmp_path: Path, at: int) -> None:
     for number in range(100):
