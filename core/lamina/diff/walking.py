@@ -116,8 +116,8 @@ class Recorded:
 
     def names(self, new: int, old: int | None, hidden: bool) -> tuple[Names, bool]:  # noqa: FBT001  # a Listing
         found: dict[bytes, os.stat_result | None] = {}
-        hidden = hidden or self.tree.whiteouts.is_opaque(new)  # directories inside need no mark of their own
-        if old is not None and hidden:
+        if old is not None and (hidden or self.tree.whiteouts.is_opaque(new)):
+            hidden = True  # directories inside need no mark of their own
             found = dict.fromkeys(map(os.fsencode, os.listdir(old)))
         for name in map(os.fsencode, os.listdir(new)):
             if self.tree.whiteouts.is_private_name(name):
