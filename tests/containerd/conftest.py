@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -69,15 +70,21 @@ def standing(driver: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield found
 
 
-@pytest.fixture
-def served(standing: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
-    """Our service alone, on a store of its own."""
-    lane = Lane(tmp_path_factory.mktemp("c"), standing)
+@contextmanager
+def _serving(place: Path, standing: Ground) -> Iterator[Lane]:
+    lane = Lane(place, standing)
     try:
         lane.serve()
         yield lane
     finally:
         lane.end()
+
+
+@pytest.fixture
+def served(standing: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
+    """Our service alone, on a store of its own."""
+    with _serving(tmp_path_factory.mktemp("c"), standing) as lane:
+        yield lane
 
 
 @pytest.fixture
@@ -97,12 +104,8 @@ def lane(served: Lane) -> Lane:
 @pytest.fixture(scope="session")
 def common(standing: Ground, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
     """A service for tests that do not mind others' snapshots beside their own."""
-    lane = Lane(tmp_path_factory.mktemp("common"), standing)
-    try:
-        lane.serve()
+    with _serving(tmp_path_factory.mktemp("common"), standing) as lane:
         yield lane
-    finally:
-        lane.end()
 
 
 @pytest.fixture
