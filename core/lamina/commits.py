@@ -16,7 +16,7 @@ from lamina.store import Store
 
 def complete_commit(store: Store, row: Row) -> None:
     """Do what the row says is to be committed. Repeatable until the row is noted, which is the last thing done."""
-    layer = rows.layer_to_be(store.meta.read(), row)
+    layer = store.layer_to_be(row)
     seen = _Seen() if isinstance(store.driver, StoresChanges) else _inspected(store, row)
     store.ask(store.driver.release, row.id)
     store.ask(store.driver.commit, layer)
@@ -36,13 +36,13 @@ class _Seen:
 
 def _places(store: Store, row: Row, seen: _Seen) -> tuple[Path, ...]:
     if isinstance(store.driver, StoresChanges):
-        return (store.ask(store.driver.changes, rows.layer_to_be(store.meta.read(), row)).root,)
+        return (store.ask(store.driver.changes, store.layer_to_be(row)).root,)
     return seen.places
 
 
 def _inspected(store: Store, row: Row) -> _Seen:
     """A layer whose changes lie in no directory of their own is measured, and if need be flushed, as a whole."""
-    mounts = store.ask(store.driver.mounts, rows.layer_of(store.meta.read(), row))
+    mounts = store.ask(store.driver.mounts, store.layer_of(row))
     if all(mount.type == "bind" for mount in mounts):
         source = Path(mounts[-1].source)
         return _Seen(_measured(store, source), (source,))

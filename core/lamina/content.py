@@ -104,7 +104,7 @@ def _back_out(store: Store, row: Row) -> None:
 
 def _is_empty(store: Store, row: Row) -> bool:
     """Whether nothing was written to the layer since it was prepared; False where only a walk could tell."""
-    layer = rows.layer_of(store.meta.read(), row)
+    layer = store.layer_of(row)
     if live_places(store, row.id) or rows.children(store.meta.read(), row.id):
         return False
     if isinstance(store.driver, StoresChanges):
@@ -134,14 +134,14 @@ def _unpack(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> _Unpacked:
 
 def _start_again(store: Store, row: Row) -> None:
     store.ask(store.driver.release, row.id)
-    store.ask(store.driver.prepare, rows.layer_of(store.meta.read(), row))
+    store.ask(store.driver.prepare, store.layer_of(row))
 
 
 def _direct_tree(store: Store, row: Row) -> ChangesTree | None:
     """Where the layer can be written to without a mount: not while somebody has it mounted."""
     if not isinstance(store.driver, StoresChanges) or row.step != rows.FILLING:
         return None
-    return store.ask(store.driver.changes, rows.layer_of(store.meta.read(), row))
+    return store.ask(store.driver.changes, store.layer_of(row))
 
 
 def _direct(store: Store, row: Row, tar: BinaryIO, tree: ChangesTree, *, base: bool) -> _Unpacked:

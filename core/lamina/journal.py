@@ -18,13 +18,13 @@ _COPYING: Final = frozenset({0x9123683E, 0xCA451A4E})  # btrfs, bcachefs: linux/
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def journal_for(directory: Path) -> Journal:
+def journal_for(directory: Path | str) -> Journal:
     """What fits the file system of an existing directory."""
     # of those that map nothing the one that makes and removes no file for each transaction
     return "TRUNCATE" if _magic(directory) in _COPYING else "WAL"
 
 
-def _magic(directory: Path) -> int:
+def _magic(directory: Path | str) -> int:
     """The type of its file system as statfs(2) tells it."""
     told = (ctypes.c_long * 64)()  # the type is the first word of more than enough
     if _libc.statfs(os.fsencode(directory), ctypes.byref(told)):

@@ -42,13 +42,13 @@ def compared(store: Store, key: str) -> Iterator[tuple[int, Iterator[Change]]]:
         old = None
         if row.parent_name is not None:
             old = stack.enter_context(opened_tree(stack.enter_context(look(store, row.parent_name))))
-        yield new, compare(store, rows.layer_of(store.meta.read(), row), old, new)
+        yield new, compare(store, store.layer_of(row), old, new)
 
 
 def usage(store: Store, key: str) -> Usage:
     """As noted at commit, or measured now."""
     row = rows.visible(store.meta.read(), key)
-    known = row.usage or store.measure(rows.layer_of(store.meta.read(), row))
+    known = row.usage or store.measure(store.layer_of(row))
     if known is not None:
         return known
     from lamina.trees import measure_tree  # noqa: PLC0415  # a listing measures nothing

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from lamina.errors import InUse, LaminaError, NoSpace, StoreBroken
 from lamina.journal import Journal, journal_for
@@ -30,12 +30,6 @@ class _Cursor(sqlite3.Cursor):
     """One whose errors are ours."""
 
     connection: _Connection
-
-    def execute(self, *arguments: Any) -> Self:
-        try:
-            return super().execute(*arguments)
-        except sqlite3.DatabaseError as error:
-            raise _explained(error, self.connection.path) from error
 
     def fetchone(self) -> Any:
         try:
@@ -57,7 +51,10 @@ class _Connection(sqlite3.Connection):
     flush: Flush | None = None
 
     def execute(self, *arguments: Any) -> sqlite3.Cursor:
-        return self.cursor(_Cursor).execute(*arguments)
+        try:
+            return sqlite3.Cursor.execute(self.cursor(_Cursor), *arguments)
+        except sqlite3.DatabaseError as error:
+            raise _explained(error, self.path) from error
 
 
 class _Holder:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Final
 
 import attrs
@@ -28,13 +28,25 @@ class MountPoint:
 
 def mountinfo() -> tuple[MountPoint, ...]:
     """Every mount of this mount namespace, in the kernel's order."""
-    return tuple(_parse(line) for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+    return tuple(_parse(line) for line in read_table().splitlines())
 
 
 def mounted_targets() -> frozenset[bytes]:
     """Every place on which something is mounted: `mountinfo` for those in a hurry."""
-    lines = Path("/proc/self/mountinfo").read_bytes().split(b"\n")
+    lines = read_table().split(b"\n")
     return frozenset(_unescape(line.split(b" ", 5)[4]) for line in lines if line)
+
+
+def read_table() -> bytes:
+    """The table as it stands, line by line in the order of proc(5)."""
+    descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 def _parse(line: bytes) -> MountPoint:
@@ -62,7 +74,7 @@ def _unescape(name: bytes) -> bytes:
 
 def mounted_with_upper(upper: bytes) -> bytes | None:
     """Where an overlay that writes to the directory `upper` is mounted already, if it is known by this name."""
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+    for line in read_table().splitlines():
         if b",upperdir=" in line and upper == _upper_of(line):
             return _unescape(line.split(b" ", 5)[4])
     return None

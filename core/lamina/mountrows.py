@@ -19,6 +19,7 @@ from typing import Final
 import attrs
 
 from lamina.mount import boot_id, mountinfo
+from lamina.mountinfo import read_table
 from lamina.syscalls import RESOLVE_NO_XDEV, openat2
 
 _ESCAPED: Final = re.compile(rb"[ \t\n\\#]")  # what mountinfo writes in octal
@@ -36,7 +37,7 @@ class Place:
     boot: str
     namespace: int
 
-    @property
+    @functools.cached_property
     def here(self) -> bool:
         """Whether the mount was made in our own mount namespace, so that we can see and undo it."""
         return self.namespace == namespace()
@@ -44,7 +45,7 @@ class Place:
     @property
     def above(self) -> int:
         """How many mounts lie on the target besides those that were there before ours."""
-        return mounts_on(self.target) - self.below
+        return _listed_on(os.fsencode(self.target)) - self.below
 
     @property
     def live(self) -> bool:
@@ -74,22 +75,26 @@ def mounts_on(target: Path) -> int:
     """How many mounts lie on a directory, one on the other."""
     if not _is_mount_point(target):
         return 0
-    name = os.path.realpath(os.fsencode(target))  # as the kernel lists it, whatever way the caller came
+    return _listed_on(os.path.realpath(os.fsencode(target)))  # as the kernel lists it, whatever way the caller came
+
+
+def _listed_on(name: bytes) -> int:
     if _ESCAPED.search(name):
         return sum(point.target == name for point in mountinfo())
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    lines = read_table().splitlines()
     return sum(line.split(b" ", 5)[4] == name for line in lines if name in line)
 
 
 def _is_mount_point(target: Path) -> bool:
     """Ask the kernel about one place, which is quicker than reading the list of all mounts."""
+    parent, name = os.path.split(os.fsencode(target))
     try:
-        above = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        above = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(openat2(above, os.fsencode(target.name), flags, resolve=RESOLVE_NO_XDEV))
+        os.close(openat2(above, name, flags, resolve=RESOLVE_NO_XDEV))
     except OSError as error:
         # a kernel without openat2, or a sandbox that hides it: the list of all mounts has to tell
         return error.errno in {errno.EXDEV, errno.ENOSYS, errno.EPERM}
@@ -150,7 +155,8 @@ def unseen(connection: sqlite3.Connection) -> list[int]:
 def put(connection: sqlite3.Connection, place: Place) -> None:
     """Write the row, or write it anew."""
     query = f"INSERT OR REPLACE INTO mounts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-    connection.execute(query, (os.fsencode(place.target), *attrs.astuple(place)[1:]))
+    numbers = (place.snapshot, place.count, place.depth, place.below)
+    connection.execute(query, (os.fsencode(place.target), *numbers, place.boot, place.namespace))
 
 
 def drop(connection: sqlite3.Connection, place: Place) -> None:

@@ -101,11 +101,10 @@ def mount_overlay(options: Sequence[str], target: bytes) -> None:
     overlay = parse_options(options)
     if overlay.upper is not None and (other := mounted_with_upper(overlay.upper)) is not None:
         raise OSError(errno.EBUSY, f"this writable layer is mounted at {os.fsdecode(other)} already; bind that one")
-    page = _relative_page(overlay)
     if not has_lowerdir_plus():
-        _mount_in_one_call(overlay, page, target)
+        _mount_in_one_call(overlay, _relative_page(overlay), target)
         return
-    if page is not None and len(overlay.lowers) >= MANY:
+    if len(overlay.lowers) >= MANY and (page := _relative_page(overlay)) is not None:
         with contextlib.suppress(OSError):  # mount(2) has no words: ask again in the way that has
             _mount_relative(overlay, page, target)
             return

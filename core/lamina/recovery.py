@@ -80,7 +80,7 @@ def empty(store: Store, row: Row) -> None:
     """The layer is as it was just after `prepare`, and ready."""
     store.meta.reserve.spend()
     store.ask(store.driver.release, row.id)
-    store.ask(store.driver.prepare, rows.layer_of(store.meta.read(), row))
+    store.ask(store.driver.prepare, store.layer_of(row))
     _ready(store, row)
     store.meta.reserve.keep()
 

@@ -24,6 +24,7 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         """Remember; `keep` makes the file."""
         self._path = path
+        self._directory = os.fspath(path.parent)
 
     def keep(self) -> None:
         """Lay it aside, if there is room for it."""
@@ -34,7 +35,7 @@ class Reserve:
         except OSError:
             return
         try:
-            os.posix_fallocate(descriptor, 0, _SIZES[journal_for(self._path.parent)])
+            os.posix_fallocate(descriptor, 0, _SIZES[journal_for(self._directory)])
         except OSError:  # no room, or a file system that promises none
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -43,21 +44,21 @@ class Reserve:
 
     def spend(self) -> None:
         """On a full disk it is given up: for what makes room, which many file systems want some room for."""
-        if is_full(self._path.parent):
+        if is_full(self._directory):
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()
 
 
-def is_full(directory: Path) -> bool:
+def is_full(directory: Path | str) -> bool:
     """Whether there is hardly room for a transaction. Tried out where the count of free blocks is an estimate."""
     told = os.statvfs(directory)
     room = told.f_bavail * told.f_frsize
-    if journal_for(directory) == "WAL":
-        return room < _LITTLE
-    return room < _PLENTY and not _can_allocate(directory)
+    if room >= _PLENTY:
+        return False
+    return room < _LITTLE if journal_for(directory) == "WAL" else not _can_allocate(directory)
 
 
-def _can_allocate(directory: Path) -> bool:
+def _can_allocate(directory: Path | str) -> bool:
     """Whether a file of that little can be made."""
     try:
         unnamed = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from lamina.errors import NotFound
-from lamina.layer import Kind, Layer, Usage
+from lamina.layer import Kind, Usage
 from lamina.snapshot import Snapshot
 
 READY: Final = "ready"
@@ -79,7 +79,7 @@ def _time(nanoseconds: int) -> datetime:
 def _row(values: tuple[Any, ...]) -> Row:
     number, name, kind, step, parent, parent_name, labels, size, inodes, *rest = values
     usage = None if size is None else Usage(size, inodes)
-    return Row(number, name, Kind(kind), step, parent, parent_name, json.loads(labels), usage, *rest)
+    return Row(number, name, Kind(kind), step, parent, parent_name, _load(labels), usage, *rest)
 
 
 # reading
@@ -97,10 +97,18 @@ def id_of(connection: sqlite3.Connection, name: str) -> int | None:
     return None if values is None else int(values[0])
 
 
-def find_taken(connection: sqlite3.Connection, name: str) -> Row | None:
-    """Whoever has that name, or is about to get it by a commit."""
-    values = connection.execute(f"{_SELECT} WHERE s.name = ? OR s.next_name = ?", (name, name)).fetchone()
-    return None if values is None else _row(values)
+def name_of(connection: sqlite3.Connection, layer_id: int) -> str | None:
+    """The name of that row, whatever its step."""
+    values = connection.execute("SELECT name FROM snapshots WHERE id = ?", (layer_id,)).fetchone()
+    return None if values is None else str(values[0])
+
+
+def is_taken(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether somebody has that name, or is about to get it by a commit."""
+    query = """
+        SELECT EXISTS (SELECT 1 FROM snapshots WHERE name = ?1) OR EXISTS (SELECT 1 FROM snapshots WHERE next_name = ?1)
+    """
+    return bool(connection.execute(query, (name,)).fetchone()[0])
 
 
 def by_id(connection: sqlite3.Connection, layer_id: int) -> Row | None:
@@ -146,19 +154,18 @@ def has_children(connection: sqlite3.Connection, layer_id: int) -> bool:
     return bool(connection.execute(query, (layer_id,)).fetchone()[0])
 
 
+def is_tied(connection: sqlite3.Connection, layer_id: int) -> bool:
+    """Whether we have mounted a layer anywhere, or anything stands on it, or is about to, or looks at it."""
+    query = """
+        SELECT EXISTS (SELECT 1 FROM mounts WHERE snapshot = ?1)
+            OR EXISTS (SELECT 1 FROM snapshots WHERE parent = ?1 OR next_parent = ?1)
+    """
+    return bool(connection.execute(query, (layer_id,)).fetchone()[0])
+
+
 def is_any_mountable(connection: sqlite3.Connection) -> bool:
     """Whether there is an active snapshot or a view."""
     return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM snapshots WHERE kind <> 'committed')").fetchone()[0])
-
-
-def layer_of(connection: sqlite3.Connection, row: Row) -> Layer:
-    """The layer as drivers see it: with the ids of all its ancestors."""
-    return Layer(row.id, row.kind, ancestors(connection, row.parent))
-
-
-def layer_to_be(connection: sqlite3.Connection, row: Row) -> Layer:
-    """What the commit in progress will make of it."""
-    return Layer(row.id, Kind.COMMITTED, ancestors(connection, row.next_parent))
 
 
 def ancestors(connection: sqlite3.Connection, first: int | None) -> tuple[int, ...]:
@@ -254,6 +261,10 @@ def set_labels(connection: sqlite3.Connection, layer_id: int, labels: Mapping[st
 def delete(connection: sqlite3.Connection, layer_id: int) -> None:
     """The row is gone, and what it says about mounts."""
     connection.execute("DELETE FROM snapshots WHERE id = ?", (layer_id,))
+
+
+def _load(labels: str) -> dict[str, str]:
+    return {} if labels == "{}" else json.loads(labels)
 
 
 _encode = functools.partial(json.dumps, sort_keys=True, ensure_ascii=False)

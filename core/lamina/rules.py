@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from lamina import rows
 from lamina.errors import AlreadyExists, InUse, NotFound, WrongKind, WrongParent
 from lamina.layer import Kind, Layer
+from lamina.lineages import Lineages
 from lamina.rows import Row
 
 _WORDS = {Kind.ACTIVE: "an active snapshot", Kind.VIEW: "a view", Kind.COMMITTED: "a committed snapshot"}
@@ -19,14 +20,19 @@ def refuse_kind(row: Row, *, wanted: tuple[Kind, ...], because: str) -> None:
         raise WrongKind(f"{row.name!r} is {_WORDS[row.kind]}; {because}")
 
 
-def say_new(
-    connection: sqlite3.Connection, key: str, kind: Kind, parent: str | None, labels: Mapping[str, str]
+def say_new(  # noqa: PLR0913, PLR0917  # a row has as many columns
+    connection: sqlite3.Connection,
+    lineages: Lineages,
+    key: str,
+    kind: Kind,
+    parent: str | None,
+    labels: Mapping[str, str],
 ) -> Layer:
     """Begin to prepare; the new row's layer."""
     refuse_taken(connection, key)
     below = None if parent is None else parent_id(connection, parent)
     layer_id = rows.insert(connection, key, kind, rows.PREPARING, below, labels)
-    return Layer(layer_id, kind, rows.ancestors(connection, below))
+    return Layer(layer_id, kind, lineages.of(connection, below))
 
 
 def say_commit(
@@ -61,7 +67,7 @@ def parent_id(connection: sqlite3.Connection, name: str) -> int:
 
 def refuse_taken(connection: sqlite3.Connection, name: str) -> None:
     """AlreadyExists if somebody has the name, or is about to get it."""
-    if rows.find_taken(connection, name) is not None:
+    if rows.is_taken(connection, name):
         raise AlreadyExists(f"snapshot {name!r} exists already")
 
 

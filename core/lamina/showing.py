@@ -41,7 +41,7 @@ def show(store: Store, row: Row, target: Path) -> Path:
 
 def _show_first(store: Store, row: Row, target: Path) -> None:
     source = _shown_at(store, row)
-    mounts = () if source else store.ask(store.driver.mounts, rows.layer_of(store.meta.read(), row))
+    mounts = () if source else store.ask(store.driver.mounts, store.layer_of(row))
     depth = depth_of(mounts) if mounts else 1
     below = mountrows.mounts_on(target)
     place = Place(target, row.id, 1, depth, below, mountrows.this_boot(), mountrows.namespace())
@@ -56,12 +56,12 @@ def _show_first(store: Store, row: Row, target: Path) -> None:
 
 
 def _checked(target: Path) -> Path:
-    found = Path(os.path.realpath(target))
-    if not found.is_dir():
+    found = os.path.realpath(target)
+    if not os.path.isdir(found):
         raise BadRequest(f"{target}: not a directory; make it before something is mounted there")
-    if b"\0" in os.fsencode(found) or found == Path("/"):
+    if "\0" in found or found == "/":
         raise BadRequest(f"{target}: cannot be mounted on")
-    return found
+    return Path(found)
 
 
 def _again(store: Store, row: Row, taken: Place) -> None:
@@ -76,11 +76,13 @@ def _again(store: Store, row: Row, taken: Place) -> None:
 def _shown_at(store: Store, row: Row) -> Path | None:
     """A place of this namespace where the layer can be seen: one file system must not be mounted twice."""
     connection = store.meta.read()
+    if not rows.is_tied(connection, row.id):
+        return None
     for place in live_places(store, row.id):
         if place.here:
             return place.target
         raise InUse(f"snapshot {row.name!r} is mounted in another mount namespace, at {place.target}")
-    for look in rows.children(connection, row.id) if rows.has_children(connection, row.id) else ():
+    for look in rows.children(connection, row.id):
         if look.step == rows.LOOKING and mountrows.mounts_on(store.peephole(look.id)):
             return store.peephole(look.id)
     return None
@@ -142,14 +144,14 @@ def _drop(store: Store, place: Place) -> None:
         mountrows.drop(connection, place)
 
 
-def hide(store: Store, row: Row, target: Path) -> bool:
+def hide(store: Store, layer_id: int, target: Path) -> bool:
     """Undo one `show`; with the last one the mount goes. InUse while somebody works in it; then it stays.
 
     False if the snapshot is not mounted there, as far as we know.
     """
     with store.locks.hold_target(target):
         place = mountrows.on_target(store.meta.read(), target)
-        if place is None or place.snapshot != row.id:
+        if place is None or place.snapshot != layer_id:
             return False
         if not place.live:
             _drop(store, place)
@@ -158,7 +160,7 @@ def hide(store: Store, row: Row, target: Path) -> bool:
                 mountrows.put(connection, attrs.evolve(place, count=place.count - 1))
         else:
             _unmount(store, place)
-    release_unseen(store, row.id)
+    release_unseen(store, layer_id)
     return True
 
 
@@ -180,12 +182,7 @@ def _unmount(store: Store, place: Place) -> None:
 
 def release_unseen(store: Store, layer_id: int) -> None:
     """Let the driver let go of a layer that is not to be seen anywhere any more."""
-    connection = store.meta.read()
-    if (
-        not store.lent
-        and not mountrows.of_snapshot(connection, layer_id)
-        and not rows.has_children(connection, layer_id)
-    ):
+    if not store.lent and not rows.is_tied(store.meta.read(), layer_id):
         store.ask(store.driver.release, layer_id)
 
 
@@ -235,7 +232,7 @@ def open_peephole(store: Store, row: Row, number: int, *, writable: bool) -> Pat
     source = _shown_at(store, row)
     if source is not None and not may_mount():
         return source  # since we cannot show it once more
-    mounts = () if source else store.ask(store.driver.mounts, rows.layer_of(store.meta.read(), row))
+    mounts = () if source else store.ask(store.driver.mounts, store.layer_of(row))
     place = store.peephole(number)
     closed = not writable and row.kind is Kind.ACTIVE
     try:

@@ -190,7 +190,7 @@ class Snapshotter:
         """How to mount an active snapshot or a view, for callers who mount by themselves."""
         with verbs.held(self._store, key) as row:
             refuse_kind(row, wanted=_MOUNTABLE, because="make a view of it first")
-            return self._store.ask(self.driver.mounts, rows.layer_of(self._store.meta.read(), row))
+            return self._store.ask(self.driver.mounts, self._store.layer_of(row))
 
     def mount(self, key: str, target: Path) -> None:
         """An active snapshot or a view is to be seen at `target`, an existing directory, also after this process ends.
@@ -211,13 +211,13 @@ class Snapshotter:
         while True:
             connection = self._store.meta.read()
             known = mountrows.on_target(connection, place)
-            row = None if known is None else rows.by_id(connection, known.snapshot)
-            if row is None:
+            key = None if known is None else rows.name_of(connection, known.snapshot)
+            if known is None or key is None:
                 raise NotFound(f"{target}: nothing of this store is mounted there")
-            with self._store.locks.hold(row.id):
-                if hide(self._store, row, place):
+            with self._store.locks.hold(known.snapshot):
+                if hide(self._store, known.snapshot, place):
                     break
-        self._tell("unmount", row.name, str(place))
+        self._tell("unmount", key, str(place))
 
     def look(self, key: str) -> contextlib.AbstractContextManager[Path]:
         """Any snapshot as a read-only directory, for the length of a `with`; meanwhile it cannot be removed."""
@@ -280,6 +280,8 @@ class Snapshotter:
         return applied
 
     def _tell(self, verb: str, name: str, about: str = "") -> None:
+        if self._observer is _silent:
+            return
         with contextlib.suppress(Exception):  # whoever only watches breaks nothing
             self._observer(Event(verb, name, self.driver.name, about))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from lamina.driver import Driver, NativeUsage, StoresChanges
 from lamina.durability import Durability, sync_all
 from lamina.errors import DriverFailed, InUse, LaminaError, NoSpace
 from lamina.layer import Kind, Layer, Usage
+from lamina.lineages import Lineages
 from lamina.locks import LayerLocks
 from lamina.metadata import Metadata
+from lamina.rows import Row
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,15 +38,24 @@ class Store:
     meta: Metadata
     locks: LayerLocks
     durability: Durability
+    lineages: Lineages = attrs.field(factory=Lineages)
 
     def peephole(self, layer_id: int) -> Path:
         """Where we mount a layer for ourselves; nothing lies there otherwise."""
         return self.room / "mnt" / str(layer_id)
 
+    def layer_of(self, row: Row) -> Layer:
+        """The row's layer as drivers see it."""
+        return self.lineages.layer_of(self.meta.read(), row)
+
+    def layer_to_be(self, row: Row) -> Layer:
+        """What the commit in progress will make of it."""
+        return self.lineages.layer_to_be(self.meta.read(), row)
+
     @property
     def lent(self) -> bool:
         """Whether somebody mounts layers by himself, so that nobody can know which of them can be seen."""
-        return (self.room / _LENT).exists()
+        return os.path.exists(f"{self.room}/{_LENT}")
 
     def lend(self) -> None:
         """Note that, for every process that has the store open, and for good."""

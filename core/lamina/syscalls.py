@@ -16,6 +16,16 @@ from typing import Final
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _syscall: Final = _libc.syscall
 _syscall.restype = ctypes.c_long
+_configure_call: Final = _libc["syscall"]  # a second view of it, with types: it is called for each layer of a mount
+_configure_call.restype = ctypes.c_long
+_configure_call.argtypes = (
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_int,
+)
 
 _OPEN_TREE: Final = 428
 _MOVE_MOUNT: Final = 429
@@ -112,21 +122,11 @@ def fsconfig_create(context: int) -> None:
 
 
 def _configure(context: int, command: int, key: str | None, value: bytes | None, descriptor: int) -> None:
-    try:
-        _call(
-            f"fsconfig {key or 'create'}",
-            _FSCONFIG,
-            ctypes.c_int(context),
-            ctypes.c_uint(command),
-            ctypes.c_char_p(None if key is None else key.encode()),
-            ctypes.c_char_p(value),
-            ctypes.c_int(descriptor),
-        )
-    except OSError as error:
+    name = None if key is None else key.encode()
+    if _configure_call(_FSCONFIG, context, command, name, value, descriptor) < 0:
+        failure = _fail(f"fsconfig {key or 'create'}")
         log = context_log(context)
-        if not log:
-            raise
-        raise OSError(error.errno, f"{error.strerror} ({log})") from None
+        raise OSError(failure.errno, f"{failure.strerror} ({log})") if log else failure
 
 
 def context_log(context: int) -> str:

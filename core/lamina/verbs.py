@@ -53,7 +53,9 @@ def make(store: Store, kind: Kind, key: str, parent: str | None, labels: Mapping
     with contextlib.ExitStack() as stack:
 
         def say() -> Layer:
-            return stack.enter_context(store.begun(lambda connection: say_new(connection, key, kind, parent, labels)))
+            return stack.enter_context(
+                store.begun(lambda connection: say_new(connection, store.lineages, key, kind, parent, labels))
+            )
 
         layer = _insisted(store, say)
         try:

@@ -45,6 +45,7 @@ class OverlayDriver(Driver, StoresChanges):
     def __init__(self, home: Path, options: Any = None) -> None:
         """Remember; touch nothing."""
         super().__init__(home, options)
+        self._root = os.fspath(home)
         self._joints = Joints(home)
 
     # the host
@@ -86,7 +87,7 @@ class OverlayDriver(Driver, StoresChanges):
     def commit(self, layer: Layer) -> None:
         """Nothing moves. What was written without flushing is flushed now, or refused if the machine stopped since."""
         place = self._place(layer.id)
-        volatile.settle(Path(place))
+        volatile.settle(place)
         if layer.parent is None:
             return
         if not os.path.exists(f"{place}/work"):  # prepared without a parent, and joined to one only now
@@ -106,21 +107,20 @@ class OverlayDriver(Driver, StoresChanges):
         self.release(layer_id)
         place = self._place(layer_id)
         doomed = place + _DOOMED
+        if not _was_empty(place):
+            self._doom(place, doomed)
+        if os.path.lexists(doomed):  # just now, or by a removal that was cut short
+            self._joints.unmount(Path(doomed))
+            remove_tree(Path(doomed))
+
+    def _doom(self, place: str, doomed: str) -> None:
         try:
             os.rename(place, doomed)
-        except FileNotFoundError:
-            pass  # nothing was here, or a removal that was cut short has left only the rest
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
-            self._clear(doomed)  # the rest of a layer of that id that was removed before
+            remove_tree(Path(doomed))  # the rest of a layer of that id that was removed before
             os.rename(place, doomed)
-        self._clear(doomed)
-
-    def _clear(self, doomed: str) -> None:
-        if not _was_empty(doomed):
-            self._joints.unmount(Path(doomed))
-            remove_tree(Path(doomed))
 
     def layers(self) -> set[int]:
         """Every id of which something lies here."""
@@ -162,7 +162,7 @@ class OverlayDriver(Driver, StoresChanges):
     def _volatile(self, layer: Layer) -> tuple[str, ...]:
         if not layer.writable:
             return ()
-        place = Path(self._place(layer.id))
+        place = self._place(layer.id)
         volatile.check(place)
         if not self.options.volatile:
             return ()
@@ -188,15 +188,15 @@ class OverlayDriver(Driver, StoresChanges):
 
     # strings, not paths: a mount of 500 layers names each of them
     def _place(self, layer_id: int) -> str:
-        return f"{self.home}/{layer_id}"
+        return f"{self._root}/{layer_id}"
 
     def _fs(self, layer_id: int) -> str:
-        return f"{self.home}/{layer_id}/fs"
+        return f"{self._root}/{layer_id}/fs"
 
 
 def _was_empty(place: str) -> bool:
     """Remove a layer that nobody has written to, which takes no look into it; False if something is left."""
-    for name in ("/work/work", "/work", "/fs", ""):
+    for name in ("/fs", "/work/work", "/work", ""):  # what has content is refused by the first call
         try:
             os.rmdir(place + name)
         except FileNotFoundError:

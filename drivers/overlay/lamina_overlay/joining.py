@@ -57,7 +57,7 @@ class Joints:
 
     def let_go(self, user: int) -> None:
         """`user` needs its runs no more; those that nobody else needs are unmounted. Repeating it is harmless."""
-        noted = self._home / str(user) / "runs"
+        noted = f"{self._home}/{user}/runs"
         try:
             tops = os.listdir(noted)
         except FileNotFoundError:
@@ -68,7 +68,7 @@ class Joints:
                 self._unmount_if_idle(self._run(int(top)))
         shutil.rmtree(noted, ignore_errors=True)
         with contextlib.suppress(OSError):
-            noted.parent.rmdir()  # a view has nothing else; any other layer stays
+            os.rmdir(f"{self._home}/{user}")  # a view has nothing else; any other layer stays
 
     def unmount(self, place: Path) -> None:
         """Unmount the run inside a layer that is being removed; its users are gone."""
