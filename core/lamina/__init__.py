@@ -5,10 +5,10 @@ The public names are here, each loaded when it is first asked for: `import lamin
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing takes longer to import than a listing to print
 if TYPE_CHECKING:
+    from typing import Any
+
     from lamina.changes import Change, ChangeKind, ChangesTree, Whiteouts
     from lamina.config import Config, choose_driver, load_config
     from lamina.content import Applied
@@ -75,6 +75,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415
+
     return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from lamina.errors import ConfigError
+from lamina.places import usual_file, usual_root
 
 _KNOWN: Final = ("root", "driver", "durability", "drivers", "containerd", "containers", "registries")
 
@@ -24,7 +24,7 @@ def read_file(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, dict
     The file is `path`, else LAMINA_CONFIG, else the usual one. ConfigError for what cannot be read, or not be meant.
     """
     named = path or _path(environ.get("LAMINA_CONFIG"))
-    file = named or _usual_file(environ)
+    file = named or Path(usual_file(environ))
     table = _read(file, must_exist=named is not None)
     refuse_unknown(table, _KNOWN, str(file))
     return file, table
@@ -33,7 +33,7 @@ def read_file(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, dict
 def root_of(file: Path, table: Mapping[str, Any], environ: Mapping[str, str], root: Path | None) -> Path:
     """The store's root: as asked for, else as the environment or the file has it, else the usual one. Absolute."""
     found = root or _path(environ.get("LAMINA_ROOT")) or _path(text_of(table, "root", file))
-    return (found or _usual_root(environ)).expanduser().absolute()
+    return (found or Path(usual_root(environ))).expanduser().absolute()
 
 
 def text_of(table: Mapping[str, Any], key: str, file: Path) -> str | None:
@@ -70,28 +70,3 @@ def _read(file: Path, *, must_exist: bool) -> dict[str, Any]:
 
 def _path(text: str | None) -> Path | None:
     return Path(text) if text else None
-
-
-# what is usual
-
-
-def _usual_file(environ: Mapping[str, str]) -> Path:
-    if os.geteuid() == 0:
-        return Path("/etc/lamina/config.toml")
-    return _home(environ, "XDG_CONFIG_HOME", ".config") / "lamina/config.toml"
-
-
-def _usual_root(environ: Mapping[str, str]) -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/lamina")
-    return _home(environ, "XDG_DATA_HOME", ".local/share") / "lamina"
-
-
-def _home(environ: Mapping[str, str], variable: str, below: str) -> Path:
-    if (named := environ.get(variable)) and Path(named).is_absolute():  # relative ones are to be ignored (XDG)
-        return Path(named)
-    if home := environ.get("HOME"):
-        return Path(home) / below
-    import pwd  # noqa: PLC0415  # hardly ever needed
-
-    return Path(pwd.getpwuid(os.geteuid()).pw_dir) / below

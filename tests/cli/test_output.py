@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from lamina.cli.output import Column, duration, escape, show_json, show_path, show_table, size
+from lamina.cli.output import Column, escape, show_json, show_path, show_table
+from lamina.cli.wording import duration, size
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import InvalidName
-from lamina.images.reference import HUB, Reference, check_digest, is_digest, parse
+from lamina.images.familiar import HUB
+from lamina.images.reference import Reference, check_digest, is_digest, parse
 
 HEX = "0123456789abcdef"
 DIGEST = "sha256:" + HEX * 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-PROGRAM = (sys.executable, "-m", "lamina.cli.main")
+PROGRAM = (sys.executable, "-m", "lamina.cli.start")
 
 
 @attrs.frozen

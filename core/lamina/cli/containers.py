@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lamina.cli import complete, failures
+from lamina.cli import complete, failures, wording
 from lamina.cli.options import as_json, no_trunc, quiet
-from lamina.cli.output import Column, age, duration, escape, show_json, show_path, show_table
+from lamina.cli.output import Column, escape, show_json, show_path, show_table
 from lamina.cli.progress import shown
 from lamina.cli.session import Session, pass_session
 from lamina.containers.container import Container
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from lamina.changes import Change
     from lamina.containers.store import Containers
     from lamina.images.store import Images
-
-_COMMAND = 20  # characters of a command that ps shows, as docker does
 
 
 @click.command
@@ -169,10 +165,10 @@ def _image_or_nothing(images: Images, name: str) -> Any:
 
 def _columns(*, whole: bool) -> list[Column[Container]]:
     return [
-        Column("CONTAINER ID", lambda each: each.id if whole else each.short_id),
+        Column("CONTAINER ID", lambda each: each.id if whole else wording.short_id(each.id)),
         Column("IMAGE", lambda each: each.image_name),
-        Column("COMMAND", lambda each: _command(each, whole=whole)),
-        Column("CREATED", lambda each: age(each.created)),
+        Column("COMMAND", lambda each: wording.command(each.command, whole=whole)),
+        Column("CREATED", lambda each: wording.age(each.created)),
         Column("STATUS", status),
         Column("PORTS", lambda _: ""),
         Column("NAMES", lambda each: each.name),
@@ -182,17 +178,7 @@ def _columns(*, whole: bool) -> list[Column[Container]]:
 def status(container: Container) -> str:
     """How it is and since when, in docker's words."""
     life = container.life
-    if life.state.up:
-        since = duration((datetime.now(UTC) - datetime.fromisoformat(life.started)).total_seconds())
-        return f"Up {since}{' (Paused)' if life.state is State.PAUSED else ''}"
-    if life.state is State.EXITED:
-        return f"Exited ({life.code}) {age(datetime.fromisoformat(life.finished))}"
-    return "Created"
-
-
-def _command(container: Container, *, whole: bool) -> str:
-    text = shlex.join(container.command)
-    return f'"{text if whole or len(text) <= _COMMAND else text[: _COMMAND - 1] + "…"}"'
+    return wording.status(container.state, life.started, life.finished, life.code)
 
 
 def _document(container: Container) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import click
 
 from lamina.cli import complete, failures
 from lamina.cli.options import as_json, force, no_trunc, quiet
-from lamina.cli.output import Column, age, escape, show_json, show_table, size
+from lamina.cli.output import Column, escape, show_json, show_table
 from lamina.cli.session import Session, pass_session
+from lamina.cli.wording import age, size
 from lamina.errors import BadRequest
 from lamina.images.listing import list_images
 from lamina.images.records import HistoryRow, Image, short_id

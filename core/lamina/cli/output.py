@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import attrs
 import click
 
+from lamina.cli.wording import aligned
+
 R = TypeVar("R")
 
-_GAP = "   "
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 # control characters, also those of C1, bidirectional overrides, and bytes that were not UTF-8 (as surrogates)
 _TRICKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 @attrs.frozen
@@ -33,9 +32,8 @@ def show_table(columns: Sequence[Column[R]], records: Iterable[R]) -> None:
     """Print aligned columns under their titles."""
     lines = [[column.title for column in columns]]
     lines += [[escape(column.text(record)) for column in columns] for record in records]
-    widths = [max(len(cell) for cell in cells) for cells in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo(_GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for line in aligned(lines):
+        click.echo(line)
 
 
 def show_json(document: Any) -> None:
@@ -56,39 +54,6 @@ def escape(text: str) -> str:
 def show_path(path: bytes) -> str:
     r"""A path as text: what cannot be printed, and the backslash itself, is written as `\xff`, `\n`, `\\`."""
     return escape(path.decode("utf-8", "surrogateescape").replace("\\", "\\\\"))
-
-
-def size(count: int) -> str:
-    """Bytes as docker prints them: three digits and a decimal unit."""
-    value, unit = float(count), 0
-    while value >= 999.5 and unit < len(_UNITS) - 1:  # would print as 1e+03
-        value, unit = value / 1000, unit + 1
-    return f"{value:.3g}{_UNITS[unit]}"
-
-
-def age(moment: datetime | None) -> str:
-    """How long ago, in docker's words."""
-    if moment is None:
-        return "N/A"
-    return f"{duration((datetime.now(UTC) - moment).total_seconds())} ago"
-
-
-def duration(seconds: float) -> str:
-    """A stretch of time in one unit."""
-    days = seconds / _DAY
-    table = (
-        (1, "Less than a second"),
-        (2, "1 second"),
-        (_MINUTE, f"{seconds:.0f} seconds"),
-        (2 * _MINUTE, "About a minute"),
-        (_HOUR, f"{seconds // _MINUTE:.0f} minutes"),
-        (2 * _HOUR, "About an hour"),
-        (2 * _DAY, f"{seconds // _HOUR:.0f} hours"),
-        (14 * _DAY, f"{int(days)} days"),
-        (60 * _DAY, f"{int(days / 7)} weeks"),
-        (730 * _DAY, f"{int(days / 30)} months"),
-    )
-    return next((words for limit, words in table if seconds < limit), f"{int(days / 365)} years")
 
 
 def _escaped(match: re.Match[str]) -> str:

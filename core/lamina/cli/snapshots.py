@@ -9,9 +9,10 @@ import click
 from lamina.cli import complete, failures
 from lamina.cli.containers import show_changes
 from lamina.cli.options import as_json, labels, parse_labels, place, quiet, reading, writing
-from lamina.cli.output import Column, age, escape, show_document, show_json, show_table, size
+from lamina.cli.output import Column, escape, show_document, show_json, show_table
 from lamina.cli.session import Session, pass_session
 from lamina.cli.snapshotmounts import mounts, show_mounts
+from lamina.cli.wording import age, size
 from lamina.snapshot import Snapshot
 
 

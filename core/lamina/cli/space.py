@@ -7,8 +7,9 @@ import sys
 import click
 
 from lamina.cli.options import as_json
-from lamina.cli.output import Column, escape, show_json, show_table, size
+from lamina.cli.output import Column, escape, show_json, show_table
 from lamina.cli.session import Session, pass_session
+from lamina.cli.wording import size
 from lamina.errors import BadRequest, DigestMismatch
 from lamina.images.records import Share
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lamina import mountrows, rows
-from lamina.cli.output import size
+from lamina.cli.wording import size
 from lamina.driver import Health
 from lamina.images.leases import Leases
 from lamina.locks import LayerLocks

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
-from typing import Final
 
 import attrs
 
-from lamina.mount import boot_id
-
-_START_TIME: Final = 19  # fields behind the program's name in proc_pid_stat(5)
+from lamina.containers.liveness import is_alive, this_boot, ticks_of
 
 
 @attrs.frozen
@@ -25,7 +22,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it still runs; a zombie does not."""
-        return self.boot == boot_id() and _ticks(self.pid) == self.ticks
+        return is_alive(self.pid, self.ticks, self.boot)
 
     def kill(self, number: int) -> bool:
         """Send a signal, to it and nobody else; False if it is gone."""
@@ -61,14 +58,5 @@ class Process:
 
 def process(pid: int) -> Process | None:
     """Whoever has this number now; None if nobody has."""
-    ticks = _ticks(pid)
-    return None if ticks is None else Process(pid, ticks, boot_id())
-
-
-def _ticks(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if fields[0] in {b"Z", b"X"} else int(fields[_START_TIME])
+    ticks = ticks_of(pid)
+    return None if ticks is None else Process(pid, ticks, this_boot())

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from lamina.errors import NoSpace, StoreBroken
+from lamina.images.brief import VERSION
 from lamina.journal import journal_for
 from lamina.reserve import is_full
 
-_VERSION: Final = 1
 _PATIENCE: Final = 60.0  # seconds to wait for another process; every transaction is short
 
 
@@ -36,12 +36,12 @@ def open_catalog(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    if _version(db) == _VERSION:
+    if _version(db) == VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
-    if (version := _version(db)) > _VERSION:
+    if (version := _version(db)) > VERSION:
         db.execute("ROLLBACK")
-        raise StoreBroken(f"images.db has version {version}; this lamina understands up to {_VERSION}: use a newer one")
+        raise StoreBroken(f"images.db has version {version}; this lamina understands up to {VERSION}: use a newer one")
     if version == 0:  # another process may have made the tables while we waited
         for statement in _statements():
             db.execute(statement)

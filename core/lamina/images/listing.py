@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from lamina.images.brief import FILE
 from lamina.images.catalog import Catalog, Rows
 from lamina.images.records import Image
-
-FILE = "images.db"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import attrs
 
 from lamina.errors import ConfigError, LaminaError, ProgramFailed, RegistryError
 from lamina.images import fields, login_file
-from lamina.images.reference import HUB
+from lamina.images.familiar import HUB
 from lamina.programs import run
 
 HUB_KEY: Final = "https://index.docker.io/v1/"  # docker's name for its own registry in its own file

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 
 from lamina.errors import BadRequest, RegistryError, Unauthorized
+from lamina.images.familiar import HUB, names_a_registry
 from lamina.images.login import Credentials, forget_credentials, keep_credentials
-from lamina.images.reference import HUB, names_a_registry
 from lamina.images.registry import Registry
 from lamina.images.registry_config import Registries
 from lamina.images.registry_http import Request, followed, patiently, place_of, refuse_failing

@@ -7,9 +7,8 @@ import re
 import attrs
 
 from lamina.errors import InvalidName
+from lamina.images.familiar import HUB, OFFICIAL, familiar_repository, names_a_registry
 
-HUB = "docker.io"
-OFFICIAL = "library"
 LONGEST_PATH = 255
 DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
@@ -45,13 +44,7 @@ class Reference:
     @property
     def familiar_repository(self) -> str:
         """`busybox`: the shortest name that reads back as this repository."""
-        if self.domain != HUB:
-            return self.repository
-        first, slash, rest = self.path.partition("/")
-        if first == OFFICIAL and slash and "/" not in rest:
-            return rest
-        # without its domain, a path such as a.b/c would read back as the registry a.b
-        return self.repository if slash and names_a_registry(first) else self.path
+        return familiar_repository(self.domain, self.path)
 
     @property
     def familiar(self) -> str:
@@ -121,9 +114,3 @@ def _split_domain(text: str) -> tuple[str, str]:
     if domain == HUB and "/" not in rest:
         rest = f"{OFFICIAL}/{rest}"
     return domain, rest
-
-
-def names_a_registry(first: str) -> bool:
-    """Whether the part before a name's first slash is a registry."""
-    # capitals cannot stand in a path, so docker takes a first part with capitals for a host
-    return first == "localhost" or "." in first or ":" in first or first != first.lower()

@@ -12,9 +12,9 @@ import httpx
 
 from lamina.errors import BadArchive, Denied, DigestMismatch, NotFound, RegistryError
 from lamina.images import fields
+from lamina.images.familiar import HUB
 from lamina.images.login import Lookup
 from lamina.images.manifest import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, digest_of
-from lamina.images.reference import HUB
 from lamina.images.registry_auth import Authorizer, Scopes, scope
 from lamina.images.registry_config import HUB_API
 from lamina.images.registry_http import (

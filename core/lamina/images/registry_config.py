@@ -12,7 +12,8 @@ import attrs
 
 from lamina.config import options_of
 from lamina.errors import ConfigError, InvalidName
-from lamina.images.reference import HUB, Reference, names_a_registry, parse
+from lamina.images.familiar import HUB, names_a_registry
+from lamina.images.reference import Reference, parse
 
 HUB_API: Final = "registry-1.docker.io"  # where the registry that everybody calls docker.io really is
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]+)?|\[[0-9A-Fa-f:]+\](?::[0-9]+)?")

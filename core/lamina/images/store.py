@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from lamina.errors import InvalidName, LaminaError
 from lamina.images.blobs import Blobs
+from lamina.images.brief import FILE
 from lamina.images.catalog import Catalog
 from lamina.images.config import ImageConfig, read_config
 from lamina.images.leases import Leases
-from lamina.images.listing import FILE, images_in
+from lamina.images.listing import images_in
 from lamina.images.lookup import find
 from lamina.images.progress import Progress, silent
 from lamina.images.records import Form, HistoryRow, Image, Loaded, Pruned, Removal, Share

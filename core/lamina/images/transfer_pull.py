@@ -12,12 +12,13 @@ import attrs
 from lamina.errors import BadArchive, BadRequest, DigestMismatch, NotFound, RegistryError
 from lamina.images.blobs import Blob
 from lamina.images.config import ImageConfig, read_config
+from lamina.images.familiar import HUB
 from lamina.images.intake import check_diff_id
 from lamina.images.manifest import INDEXES, MANIFESTS, Descriptor, Index, Manifest, read_document
 from lamina.images.platforms import choose
 from lamina.images.progress import LayerProgress, Progress, Status
 from lamina.images.records import Image
-from lamina.images.reference import HUB, Reference
+from lamina.images.reference import Reference
 from lamina.images.registry import Document
 from lamina.images.registry_config import Registries
 from lamina.images.settle import Arrival, record, settle

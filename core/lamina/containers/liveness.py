@@ -1,0 +1,26 @@
+"""Whether a process is still the one that was noted: pid, start time and boot. Light: nothing is imported."""
+
+from __future__ import annotations
+
+_START_TIME = 19  # fields behind the program's name in proc_pid_stat(5)
+
+
+def is_alive(pid: int, ticks: int, boot: str) -> bool:
+    """Whether it still runs; a zombie does not."""
+    return boot == this_boot() and ticks_of(pid) == ticks
+
+
+def ticks_of(pid: int) -> int | None:
+    """When the process with this number started, in clock ticks since the boot; None if none runs."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in {b"Z", b"X"} else int(fields[_START_TIME])
+
+
+def this_boot() -> str:
+    """The kernel's name for this boot."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
