@@ -40,6 +40,7 @@ class Ability(enum.Enum):
     REBASE = "commit onto a parent that was chosen only then"
     RENAME_LOWER_DIRECTORY = "rename a directory that comes from a lower layer"
     LOWER_HARD_LINKS = "keep hard links to a file of a lower layer together when one of them is written"
+    LOWER_LINK_NUMBERS = "give a new hard link to a file of a lower layer the file's inode number before the next mount"
     LIVE_READERS = "let a file opened or mapped for reading before its first write see later writes"
     NANOSECOND_TIMES = "keep times to the nanosecond"
     LATE_TIMES = "keep times after January 2038"

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamina import overlaydialect
+from lamina.driver import Ability
 from lamina.errors import ConfigError, StoreBroken
 from lamina.layer import Kind, Layer
 from lamina.mount import mountinfo, temporarily_mounted, unmount
@@ -28,6 +29,7 @@ from lamina.syscalls import opened
 from lamina_overlay import joining, probes
 from lamina_overlay.driver import OverlayDriver
 from lamina_overlay.options import OverlayOptions
+from lamina_overlay.trial import Found
 
 pytestmark = pytest.mark.needs_root
 
@@ -503,9 +505,9 @@ def test_health_is_asked_once_a_boot_and_again_when_anything_changed(
 ) -> None:
     asked: list[int] = []
 
-    def try_out(*_: object, **__: object) -> tuple[str, ...]:
+    def try_out(*_: object, **__: object) -> Found:
         asked.append(1)
-        return ()
+        return Found(lacking=frozenset({Ability.TMPFILE}))
 
     monkeypatch.setattr(probes, "try_out", try_out)
 
@@ -515,7 +517,9 @@ def test_health_is_asked_once_a_boot_and_again_when_anything_changed(
     answers.append(driver.health())
     note.write_text("damaged")
     answers.append(driver.health())
+    lacking = driver.lacking() - driver.cannot
 
+    assert lacking == {Ability.TMPFILE}
     assert all(answer == answers[0] for answer in answers)
     assert len(asked) == 3
     assert driver.layers() == set()

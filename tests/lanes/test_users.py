@@ -26,9 +26,6 @@ TRIMMED: Final = ("--examples", "5", "--crash-stride", "61")
 TRIMMED_MORE: Final = {
     # each layer is a whole copy, for which a user needs nothing that root does not: a third of the suite's time
     "vfs": ("-k", "not deep_stack"),
-    # there the kernel cannot note where a file came from, so a new hard link to a file of a lower layer has another
-    # inode number than the file: histories that happen to link one would fail, and no ability names it yet
-    "overlay": ("-k", "not random_histories"),
 }
 
 

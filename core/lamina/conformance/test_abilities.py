@@ -118,6 +118,11 @@ def _lower_hard_links(root: Path) -> bool:
     return (root / "twin").read_text() == "changed"
 
 
+def _lower_link_numbers(root: Path) -> bool:
+    link("dir/inside", "dir/new")(root)
+    return (root / "dir/inside").stat().st_ino == (root / "dir/new").stat().st_ino
+
+
 def _live_readers(root: Path) -> bool:
     with (root / "file").open("rb") as reader, mmap.mmap(reader.fileno(), 4, access=mmap.ACCESS_READ) as mapped:
         with (root / "file").open("r+b") as writer:
@@ -128,6 +133,7 @@ def _live_readers(root: Path) -> bool:
 PROBES: dict[Ability, Callable[[Path], bool]] = {
     Ability.RENAME_LOWER_DIRECTORY: _rename_lower_directory,
     Ability.LOWER_HARD_LINKS: _lower_hard_links,
+    Ability.LOWER_LINK_NUMBERS: _lower_link_numbers,
     Ability.LIVE_READERS: _live_readers,
     Ability.NANOSECOND_TIMES: _nanoseconds,
     Ability.LATE_TIMES: _late_times,

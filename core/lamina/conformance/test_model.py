@@ -18,12 +18,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lamina.conformance.harness import Room, assert_ids_agree, seen
+from lamina.conformance.harness import Room, assert_ids_agree, can, seen
 from lamina.conformance.model import Model, ModelTree, Step
 from lamina.conformance.play import RealTree
 from lamina.conformance.plugin import Rooms
 from lamina.conformance.strategies import Whim, resolve, whims
 from lamina.conformance.witness import assert_same, expected_changes, manifest
+from lamina.driver import Ability
 from lamina.layer import Kind
 from lamina.snapshotter import Snapshotter
 
@@ -129,6 +130,8 @@ class Histories(RuleBasedStateMachine):
     def _do(self, key: str, step: Step) -> None:
         RealTree(self._place(key)).do(step)
         ModelTree(self.models[key]).do(step)
+        if step.verb == "link" and not can(self.room.driver_class, Ability.LOWER_LINK_NUMBERS):
+            self._leave(key)
 
     @rule(pick=picks)
     def unmount(self, pick: int) -> None:

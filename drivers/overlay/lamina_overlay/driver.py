@@ -19,7 +19,7 @@ from lamina.trees import remove_tree
 from lamina_overlay import volatile
 from lamina_overlay.joining import Joints
 from lamina_overlay.options import OverlayOptions
-from lamina_overlay.pinned import attribute_prefix, lacking_in_this_kernel, pinned_options
+from lamina_overlay.pinned import attribute_prefix, pinned_options
 from lamina_overlay.probes import examine, forget_interrupted
 
 _DOOMED: Final = ".gone"
@@ -31,15 +31,12 @@ class OverlayDriver(Driver, StoresChanges):
 
     name: ClassVar[str] = "overlay"
     Options: ClassVar[type] = OverlayOptions
-    cannot: ClassVar[frozenset[Ability]] = (
-        frozenset(
-            {
-                Ability.RENAME_LOWER_DIRECTORY,  # redirect_dir=nofollow
-                Ability.LOWER_HARD_LINKS,  # index=off
-                Ability.LIVE_READERS,  # an open file or mapping of a lower layer stays what it was
-            }
-        )
-        | lacking_in_this_kernel()
+    cannot: ClassVar[frozenset[Ability]] = frozenset(
+        {
+            Ability.RENAME_LOWER_DIRECTORY,  # redirect_dir=nofollow
+            Ability.LOWER_HARD_LINKS,  # index=off
+            Ability.LIVE_READERS,  # an open file or mapping of a lower layer stays what it was
+        }
     )
 
     def __init__(self, home: Path, options: Any = None) -> None:
@@ -52,7 +49,11 @@ class OverlayDriver(Driver, StoresChanges):
 
     def health(self) -> Health:
         """Ask the kernel by a real mount, once per boot."""
-        return examine(self.home, volatile=self.options.volatile)
+        return examine(self.home, volatile=self.options.volatile).health
+
+    def lacking(self) -> frozenset[Ability]:
+        """What overlay lacks everywhere, and what the kernel did not do when it was asked."""
+        return self.cannot | examine(self.home, volatile=self.options.volatile).lacking
 
     def start(self) -> None:
         """`home` exists; the ways to mounted trees may be passed by others, but not listed."""

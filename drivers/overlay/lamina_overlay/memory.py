@@ -8,12 +8,22 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from lamina.driver import Health
+import attrs
+
+from lamina.driver import Ability, Health
 from lamina.mount import boot_id
 from lamina_overlay.pinned import attribute_prefix
 
 _NOTE: Final = "probes.json"
-_EDITION: Final = 1  # of what is asked; a change of `trial` or `backing` raises it
+_EDITION: Final = 2  # of what is asked; a change of `trial` or `backing` raises it
+
+
+@attrs.frozen
+class Answer:
+    """Whether layers can be kept there, and what they cannot do there."""
+
+    health: Health
+    lacking: frozenset[Ability] = frozenset()
 
 
 def question(place: Path, *, volatile: bool) -> dict[str, Any]:
@@ -29,18 +39,23 @@ def question(place: Path, *, volatile: bool) -> dict[str, Any]:
     }
 
 
-def recall(home: Path, asked: dict[str, Any]) -> Health | None:
+def recall(home: Path, asked: dict[str, Any]) -> Answer | None:
     """The answer to the same question, if there is one; a damaged note counts as none."""
     try:
         note = json.loads((home / _NOTE).read_text(encoding="utf-8"))
-        return Health(notes=tuple(note["notes"])) if note["asked"] == asked else None
+        if note["asked"] != asked:
+            return None
+        lacking = frozenset(Ability[name] for name in note["lacking"])
+        return Answer(Health(notes=tuple(note["notes"])), lacking)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def remember(home: Path, asked: dict[str, Any], health: Health) -> None:
+def remember(home: Path, asked: dict[str, Any], answer: Answer) -> None:
     """Keep a good answer; a home that cannot be written keeps none."""
     unfinished = home / f"{_NOTE}.{os.getpid()}"
+    lacking = sorted(ability.name for ability in answer.lacking)
+    told = json.dumps({"asked": asked, "notes": answer.health.notes, "lacking": lacking})
     with contextlib.suppress(OSError):
-        unfinished.write_text(json.dumps({"asked": asked, "notes": health.notes}), encoding="utf-8")
+        unfinished.write_text(told, encoding="utf-8")
         unfinished.rename(home / _NOTE)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
-import re
 from pathlib import Path
 from typing import Final
-
-from lamina.driver import Ability
 
 _EVERYBODY: Final = ["0", "0", "4294967295"]
 
@@ -36,9 +32,3 @@ def in_user_namespace() -> bool:
 def attribute_prefix() -> str:
     """Where overlayfs keeps its own attributes here."""
     return "user.overlay." if in_user_namespace() else "trusted.overlay."
-
-
-def lacking_in_this_kernel() -> frozenset[Ability]:
-    """What overlayfs learned only later; Debian 12 has Linux 6.1."""
-    version = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
-    return frozenset() if version >= (6, 3) else frozenset({Ability.TMPFILE})

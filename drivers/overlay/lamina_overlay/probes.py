@@ -16,13 +16,14 @@ from lamina.overlaymount import has_lowerdir_plus
 from lamina.trees import remove_tree
 from lamina_overlay import memory
 from lamina_overlay.backing import file_system_of, refusal_of, tells_types
+from lamina_overlay.memory import Answer
 from lamina_overlay.pinned import attribute_prefix, in_user_namespace
-from lamina_overlay.trial import try_out
+from lamina_overlay.trial import Found, try_out
 
 _PREFIX: Final = ".probe-"
 
 
-def examine(home: Path, *, volatile: bool) -> Health:
+def examine(home: Path, *, volatile: bool) -> Answer:
     """What layers in `home` would meet.
 
     Nothing stays outside of `home`; inside, where it exists, only the answer for the next time. Never raises for a
@@ -33,27 +34,27 @@ def examine(home: Path, *, volatile: bool) -> Health:
         question = memory.question(place, volatile=volatile)
         if place == home and (known := memory.recall(home, question)) is not None:
             return known
-        health = _ask(place, volatile=volatile)
-        if place == home and health.ok:  # a problem may be solved in a minute
-            memory.remember(home, question, health)
+        answer = _ask(place, volatile=volatile)
+        if place == home and answer.health.ok:  # a problem may be solved in a minute
+            memory.remember(home, question, answer)
     except OSError as error:
-        return Health(problems=(f"overlay cannot be tried out: {error}",))
-    return health
+        return Answer(Health(problems=(f"overlay cannot be tried out: {error}",)))
+    return answer
 
 
 def _nearest_existing(path: Path) -> Path:
     return next(each for each in (path, *path.absolute().parents) if each.is_dir())
 
 
-def _ask(place: Path, *, volatile: bool) -> Health:
+def _ask(place: Path, *, volatile: bool) -> Answer:
     if (refusal := refusal_of(place)) is not None:
-        return Health(problems=(refusal,))
+        return Answer(Health(problems=(refusal,)))
     if not os.access(place, os.W_OK | os.X_OK):
-        return Health(problems=(f"this user cannot write to {place}; choose another root",))
+        return Answer(Health(problems=(f"this user cannot write to {place}; choose another root",)))
     with _probe_directory(place) as directory:
         problem = _type_problem(directory) or _attribute_problem(directory)
-        problems = (problem,) if problem else try_out(directory, volatile=volatile)
-    return Health(problems, _notes(place))
+        found = Found((problem,)) if problem else try_out(directory, volatile=volatile)
+    return Answer(Health(found.problems, _notes(place)), found.lacking)
 
 
 def _type_problem(directory: Path) -> str | None:

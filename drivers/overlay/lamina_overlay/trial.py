@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from lamina import syscalls
+from lamina.driver import Ability
 from lamina.mount import Mount, mount_all
 from lamina.overlaydialect import OverlayWhiteouts
 from lamina.overlaymount import overlay_options
@@ -33,13 +34,23 @@ class Stage:
     mount: Mount
 
 
-def try_out(directory: Path, *, volatile: bool) -> tuple[str, ...]:
-    """Mount and work in the empty `directory`; what does not hold, one sentence each."""
+@attrs.frozen
+class Found:
+    """What does not hold, one sentence each, and what layers can do without."""
+
+    problems: tuple[str, ...] = ()
+    lacking: frozenset[Ability] = frozenset()
+
+
+def try_out(directory: Path, *, volatile: bool) -> Found:
+    """Mount and work in the empty `directory`."""
     problems: list[str] = []
+    lacking: list[Ability] = []
 
     def act() -> None:
         stage = _set_up(directory / "plain")
         mount_all([stage.mount], stage.merged)
+        lacking.extend(ability for check, ability in _ABILITIES.items() if not _holds(check, stage))
         problems.extend(why for check, why in _CHECKS.items() if not _holds(check, stage))
         if volatile and (why := _volatile_problem(directory / "volatile")):
             problems.append(why)
@@ -48,7 +59,7 @@ def try_out(directory: Path, *, volatile: bool) -> tuple[str, ...]:
         _in_own_namespace(act)
     except OSError as error:
         problems.append(_why_no_mount(error))
-    return tuple(problems)
+    return Found(tuple(problems), frozenset(lacking))
 
 
 def _set_up(root: Path, *more: str) -> Stage:
@@ -120,6 +131,21 @@ def _copies_directories_open(stage: Stage) -> bool:
         return not _dialect().is_opaque(copied)
 
 
+def _links_keep_numbers(stage: Stage) -> bool:
+    """Where a file came from is noted as a file handle, which only those who may open such handles can write and read.
+
+    CAP_DAC_READ_SEARCH of the machine it takes, not of a user namespace: ovl_can_decode_fh in fs/overlayfs/namei.c.
+    """
+    os.link(stage.merged / "dir/file", stage.merged / "dir/link")
+    return (stage.merged / "dir/file").stat().st_ino == (stage.merged / "dir/link").stat().st_ino
+
+
+def _opens_unnamed_files(stage: Stage) -> bool:
+    """Since Linux 6.3; Debian 12 has 6.1."""
+    os.close(os.open(stage.merged, os.O_TMPFILE | os.O_RDWR, 0o600))
+    return True
+
+
 def _dialect() -> OverlayWhiteouts:
     return OverlayWhiteouts(attribute_prefix())
 
@@ -138,6 +164,11 @@ _CHECKS: Final[dict[Callable[[Stage], bool], str]] = {
     _copies_whole_files: "a change of mode does not copy the file whole, although metacopy=off is asked for",
     _does_not_redirect: "a directory of a lower layer can be renamed, although redirect_dir=nofollow is asked for",
     _copies_directories_open: "a directory that is only added to is marked opaque",
+}
+
+_ABILITIES: Final[dict[Callable[[Stage], bool], Ability]] = {
+    _links_keep_numbers: Ability.LOWER_LINK_NUMBERS,
+    _opens_unnamed_files: Ability.TMPFILE,
 }
 
 
