@@ -11,13 +11,11 @@ from typing import Any, Final
 
 import attrs
 
-from lamina.configfile import read_file, refuse_unknown, root_of, text_of
+from lamina.configfile import WELL_KNOWN, drivers_of, read_file, refuse_unknown, root_of, text_of
 from lamina.driver import Driver
 from lamina.durability import Durability
 from lamina.errors import ConfigError, DriverNotFound, LaminaError, Unhealthy
 from lamina.plugins import installed, load_driver
-
-_PREFERRED: Final = ("overlay", "aufs", "fuse", "btrfs", "zfs", "devmapper", "vfs")
 
 
 @attrs.frozen
@@ -52,8 +50,7 @@ def load_config(
     as `driver` and `root`; several drivers are separated by commas.
     """
     file, table = read_file(path, environ)
-    asked = driver or environ.get("LAMINA_DRIVER") or None
-    names = _names(asked.split(",") if asked else table.get("driver"), f"{file}: driver")
+    names = drivers_of(file, table, environ, driver)
     return Config(
         root=root_of(file, table, environ, root),
         drivers=names or _usual_drivers(),
@@ -208,15 +205,6 @@ def _expected(value: Any, fits: bool, where: str, what: str) -> Any:  # noqa: FB
 # reading
 
 
-def _names(value: Any, where: str) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    names = [value] if isinstance(value, str) else value
-    if not (isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)):
-        raise ConfigError(f'{where}: {value!r} is not a name like "overlay", nor a list of such')
-    return tuple(dict.fromkeys(name.strip() for name in names))
-
-
 def _tables(table: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
     return _table(table.get("drivers", {}), f"{file}: drivers")
 
@@ -230,4 +218,4 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 def _usual_drivers() -> tuple[str, ...]:
     """Those of the well-known that are installed; others have to be asked for."""
     there = installed()
-    return tuple(name for name in _PREFERRED if name in there) or there
+    return tuple(name for name in WELL_KNOWN if name in there) or there

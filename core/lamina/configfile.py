@@ -9,12 +9,23 @@ from typing import Any, Final
 from lamina.errors import ConfigError
 from lamina.places import usual_file, usual_root
 
+WELL_KNOWN: Final = ("overlay", "aufs", "fuse", "btrfs", "zfs", "devmapper", "vfs")  # the preferred first
 _KNOWN: Final = ("root", "driver", "durability", "drivers", "containerd", "containers", "registries")
 
 
-def find_root(path: Path | None, environ: Mapping[str, str], *, root: Path | None = None) -> Path:
-    """Where the store lies, as `load_config` has it, without a look at drivers."""
+def find_root(
+    path: Path | None, environ: Mapping[str, str], *, root: Path | None = None, driver: str | None = None
+) -> Path:
+    """Where the store lies, as `load_config` has it, without a look at drivers.
+
+    But for the one driver that was named, if one was: DriverNotFound if nobody offers it.
+    """
     file, table = read_file(path, environ)
+    names = drivers_of(file, table, environ, driver)
+    if len(names) == 1 and names[0] not in WELL_KNOWN:  # a look at all that is installed takes 30 ms
+        from lamina.plugins import refuse_missing  # noqa: PLC0415
+
+        refuse_missing(names[0])
     return root_of(file, table, environ, root)
 
 
@@ -34,6 +45,19 @@ def root_of(file: Path, table: Mapping[str, Any], environ: Mapping[str, str], ro
     """The store's root: as asked for, else as the environment or the file has it, else the usual one. Absolute."""
     found = root or _path(environ.get("LAMINA_ROOT")) or _path(text_of(table, "root", file))
     return (found or Path(usual_root(environ))).expanduser().absolute()
+
+
+def drivers_of(file: Path, table: Mapping[str, Any], environ: Mapping[str, str], driver: str | None) -> tuple[str, ...]:
+    """The names of the drivers that were asked for, the best first, once each; none if nobody asked."""
+    asked = driver or environ.get("LAMINA_DRIVER") or None
+    value: object = asked.split(",") if asked else table.get("driver")
+    if value is None:
+        return ()
+    where = f"{file}: driver" if asked is None else "driver"
+    names = [value] if isinstance(value, str) else value
+    if not (isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)):
+        raise ConfigError(f'{where}: {value!r} is not a name like "overlay", nor a list of such')
+    return tuple(dict.fromkeys(name.strip() for name in names))
 
 
 def text_of(table: Mapping[str, Any], key: str, file: Path) -> str | None:

@@ -63,6 +63,12 @@ def load_driver(name: str) -> type[Driver]:
     return offered
 
 
+def refuse_missing(name: str) -> None:
+    """DriverNotFound if nobody offers a driver of that name; it is not imported."""
+    if name not in installed():
+        raise _missing(name)
+
+
 def tell_observers(event: Event) -> None:
     """Call every `lamina_changed` of the installed plugins."""
     observers = _observers()
@@ -100,11 +106,15 @@ def _all_points() -> EntryPoints:
 
 def _only(name: str, found: list[EntryPoint]) -> EntryPoint:
     if not found:
-        raise DriverNotFound(f"no plugin offers {name!r}; installed: {', '.join(installed()) or 'none'}")
+        raise _missing(name)
     if len(found) > 1:
         both = " and ".join(sorted(_distribution(point) for point in found))
         raise ConfigError(f"driver {name!r} is offered by {both}; uninstall one of them")
     return found[0]
+
+
+def _missing(name: str) -> DriverNotFound:
+    return DriverNotFound(f"no plugin offers {name!r}; installed: {', '.join(installed()) or 'none'}")
 
 
 def _manager(points: Iterable[EntryPoint]) -> pluggy.PluginManager:

@@ -46,10 +46,10 @@ class Session:
             os.environ.update({"LAMINA_CONFIG": str(file)} if table else {})
 
     def place(self) -> Path:
-        """Where the store lies: enough for those who only list."""
+        """Where the store lies: enough for those who only list. DriverNotFound for a name that nobody offers."""
         from lamina.configfile import find_root  # noqa: PLC0415
 
-        return find_root(self.config_file, os.environ, root=self.root)
+        return find_root(self.config_file, os.environ, root=self.root, driver=self.driver)
 
     def config(self) -> Config:
         """The config file, the environment and the options, the later ones winning."""
