@@ -14,7 +14,7 @@ from lamina import rows
 from lamina.driver import NativeDiff, StoresChanges
 from lamina.errors import LaminaError, NeedsParent
 from lamina.layer import Kind, Layer
-from lamina.recovery import empty
+from lamina.recovery import empty, leave_half
 from lamina.rows import Row
 from lamina.showing import clear_peephole, live_places, open_peephole
 from lamina.store import Store
@@ -66,7 +66,7 @@ def opened_tree(root: Path) -> Iterator[int]:
 @attrs.frozen
 class _Unpacked:
     applied: Applied
-    removes: bool  # whether the tar removes anything
+    roots: bool  # whether removals were carried out, and so would not hide what a later parent holds
 
 
 def apply(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> Applied:
@@ -87,7 +87,7 @@ def apply(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> Applied:
         _back_out(store, row)
         raise
     with store.meta.change() as connection:
-        if unpacked.removes and row.parent is None and not alone:
+        if unpacked.roots:
             rows.set_rooted(connection, row.id)
         rows.set_step(connection, row.id, step, rows.READY)
     return unpacked.applied
@@ -98,8 +98,7 @@ def _back_out(store: Store, row: Row) -> None:
         if row.step == rows.FILLING:
             empty(store, row)
         else:
-            with store.meta.change(freeing=True) as connection:
-                rows.set_step(connection, row.id, row.step, rows.READY)
+            leave_half(store, row)
 
 
 def _is_empty(store: Store, row: Row) -> bool:
@@ -149,7 +148,7 @@ def _direct(store: Store, row: Row, tar: BinaryIO, tree: ChangesTree, *, base: b
 
     with _reading(store, row, tar) as layer:
         removes = apply_direct(layer, tree, base=base)
-        return _Unpacked(_applied(layer), removes)
+        return _Unpacked(_applied(layer), removes and base)
 
 
 def _merged(store: Store, row: Row, tar: BinaryIO) -> _Unpacked:
@@ -159,7 +158,7 @@ def _merged(store: Store, row: Row, tar: BinaryIO) -> _Unpacked:
     try:
         with _reading(store, row, tar) as layer:
             removes = apply_merged(layer, place)
-            return _Unpacked(_applied(layer), removes)
+            return _Unpacked(_applied(layer), removes and row.parent is None)
     finally:
         clear_peephole(store, row.id)
 

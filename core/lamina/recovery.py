@@ -56,7 +56,7 @@ def settle(store: Store, row: Row) -> str:
         empty(store, row)
         return f"emptied {row.name!r} again: unpacking into it was cut short"
     if row.step == rows.APPLYING:
-        _ready(store, row)
+        leave_half(store, row)
         return f"unpacking into {row.name!r} was cut short; it holds what was there before and a part of the tar"
     store.forget(row.id)
     return {
@@ -83,6 +83,17 @@ def empty(store: Store, row: Row) -> None:
     store.ask(store.driver.prepare, store.layer_of(row))
     _ready(store, row)
     store.meta.reserve.keep()
+
+
+def leave_half(store: Store, row: Row) -> None:
+    """The layer holds what it held and a part of a tar, and is ready.
+
+    Where nothing lies below, removals of that part may have been carried out, so nothing ever may.
+    """
+    with store.meta.change(freeing=True) as connection:
+        if row.parent is None:
+            rows.set_rooted(connection, row.id)
+        rows.set_step(connection, row.id, row.step, rows.READY)
 
 
 def _ready(store: Store, row: Row) -> None:

@@ -269,7 +269,8 @@ class Snapshotter:
         """Unpack a layer tar, compressed or not, into an active snapshot.
 
         `alone`: the snapshot will get its parent only when it is committed; a tar that leans on it raises NeedsParent.
-        Without `alone`, a tar that removes something settles that a snapshot without a parent never gets one.
+        Without `alone`, or where there was content before, a tar that removes something settles that a snapshot
+        without a parent never gets one; so does one that was cut short on top of content.
         When this raises, a snapshot that was empty is empty again; one with content has kept it except where the tar
         had already replaced it. Either may be used further, or removed.
         """

@@ -104,8 +104,8 @@ def _new_parent(store: Store, connection: sqlite3.Connection, onto: Onto, row: R
         raise BadRequest(f"{store.driver.name} cannot {Ability.REBASE.value}")
     if below is not None and row.rooted:
         raise WrongParent(
-            f"{row.name!r} holds a layer tar whose removals were carried out, as nothing lay below; "
-            "to put it onto a parent, apply the tar with alone=True"
+            f"{row.name!r} holds a layer tar, or a part of one, whose removals were carried out, as nothing lay below; "
+            "to put it onto a parent, apply the tar with alone=True, and to an empty snapshot"
         )
     return below
 

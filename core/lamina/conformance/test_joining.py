@@ -11,7 +11,7 @@ from lamina.conformance.harness import Edit, Room, append, grow, layer_tar, rmtr
 from lamina.conformance.marks import needs
 from lamina.conformance.witness import assert_same
 from lamina.driver import Ability
-from lamina.errors import WrongParent
+from lamina.errors import BadArchive, WrongParent
 from lamina.snapshotter import Snapshotter
 
 pytestmark = needs(Ability.REBASE)
@@ -51,3 +51,32 @@ def test_removals_that_were_carried_out_do_not_get_lost_under_a_new_parent(room:
 
     snapshots.commit("rooted", "late")
     assert snapshots.stat("rooted").parent is None
+
+
+def _late(room: Room, snapshots: Snapshotter, *, alone: bool = False) -> None:
+    """An active snapshot on nothing, which holds something already."""
+    grow(room, snapshots, "first", write("first", "x"))
+    snapshots.prepare("late")
+    snapshots.apply("late", io.BytesIO(layer_tar(snapshots, "first")), alone=alone)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_removals_on_top_of_content_do_not_get_lost_either(room: Room, snapshots: Snapshotter, *, alone: bool) -> None:
+    """Nothing records what a second tar removes: it is unpacked through a mount, where nothing lies below."""
+    _two(room, snapshots, unlink("file"))
+    _late(room, snapshots, alone=alone)
+    snapshots.apply("late", io.BytesIO(layer_tar(snapshots, "child")), alone=alone)
+
+    with pytest.raises(WrongParent, match="alone"):
+        snapshots.commit("joined", "late", parent="base")
+
+
+def test_removals_of_a_tar_that_was_cut_short_do_not_get_lost_either(room: Room, snapshots: Snapshotter) -> None:
+    _two(room, snapshots, unlink("file"), write("more", "text" * 1000))
+    whole = layer_tar(snapshots, "child")
+    _late(room, snapshots)
+    with pytest.raises(BadArchive):
+        snapshots.apply("late", io.BytesIO(whole[: whole.index(b"texttext") + 1000]))
+
+    with pytest.raises(WrongParent, match="alone"):
+        snapshots.commit("joined", "late", parent="base")
