@@ -46,6 +46,7 @@ class OverlayWhiteouts(Whiteouts):
 
         A kernel that would not read the attribute raises instead: what is gone would be seen again.
         """
+        self._expect_whiteouts(directory)
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
         except OSError as error:
@@ -62,6 +63,19 @@ class OverlayWhiteouts(Whiteouts):
     def is_private_xattr(self, name: str) -> bool:
         """Everything of overlayfs, and what an overlay inside a container has written in its escaped form."""
         return name.startswith(_PRIVATE)
+
+    def _expect_whiteouts(self, directory: int) -> None:
+        """The kernel keeps whiteouts out of a listing where directories are joined, or one says it was copied up.
+
+        (ovl_get_inode in fs/overlayfs/inode.c.) Elsewhere, as where nothing below has this directory, `ls` would show
+        names that are not there. No value says that the origin is not known.
+        """
+        place = at(directory, b".")  # the union in user space has it open as a place only
+        try:
+            os.setxattr(place, self.prefix + "origin", b"", os.XATTR_CREATE)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, *_REFUSED}:  # it can do without
+                raise
 
     def _mark(self, directory: int) -> bytes | None:
         return _attribute(directory, self.prefix + "opaque")

@@ -7,6 +7,7 @@ import itertools
 import os
 import sqlite3
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -151,6 +152,22 @@ def layer_tar(snapshots: Snapshotter, key: str) -> bytes:
     out = io.BytesIO()
     snapshots.diff(key, out)
     return out.getvalue()
+
+
+def foreign_tar(entries: list[tuple[str, bytes | None]]) -> io.BytesIO:
+    """A layer as others write them: these files, and directories where there is no content, in this order."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in entries:
+            member = tarfile.TarInfo(name)
+            member.mtime, member.mode = 1_000_000_000, 0o644
+            if content is None:
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+            else:
+                member.size = len(content)
+            tar.addfile(member, None if content is None else io.BytesIO(content))
+    out.seek(0)
+    return out
 
 
 # edits: each returns a function that is given the root of a mounted tree

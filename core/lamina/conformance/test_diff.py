@@ -18,6 +18,7 @@ from lamina.conformance.harness import (
     Edit,
     Room,
     append,
+    foreign_tar,
     grow,
     layer_tar,
     link,
@@ -206,7 +207,7 @@ def test_foreign_layers_with_whiteouts_and_opaque_directories(room: Room, snapsh
 
     snapshots.apply(
         "active",
-        _foreign(
+        foreign_tar(
             [
                 ("dir", None),
                 ("dir/.wh..wh..opq", b""),
@@ -228,7 +229,9 @@ def test_an_opaque_marker_spares_what_the_same_layer_brings_wherever_it_stands(
     grow(room, snapshots, "base", _base)
     snapshots.prepare("active", "base")
 
-    snapshots.apply("active", _foreign([("dir/new", b"new"), ("dir/.wh..wh..opq", b""), ("dir/sub/newer", b"newer")]))
+    snapshots.apply(
+        "active", foreign_tar([("dir/new", b"new"), ("dir/.wh..wh..opq", b""), ("dir/sub/newer", b"newer")])
+    )
 
     tree = {path for path in seen(snapshots, "active") if path.startswith(b"dir")}
     assert tree == {b"dir", b"dir/new", b"dir/sub", b"dir/sub/newer"}
@@ -248,7 +251,7 @@ def test_a_directory_that_a_foreign_layer_only_implies_keeps_its_own_attributes(
     )
     snapshots.prepare("active", "base")
 
-    snapshots.apply("active", _foreign([("dir/new", b"new")]))
+    snapshots.apply("active", foreign_tar([("dir/new", b"new")]))
 
     entry = seen(snapshots, "active")[b"dir"]
     assert (entry.mode, entry.uid, entry.gid) == (0o2750, 7, 8)
@@ -274,18 +277,3 @@ def _opened(directory: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _foreign(entries: list[tuple[str, bytes | None]]) -> io.BytesIO:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in entries:
-            member = tarfile.TarInfo(name)
-            member.mtime, member.mode = 1_000_000_000, 0o644
-            if content is None:
-                member.type, member.mode = tarfile.DIRTYPE, 0o755
-            else:
-                member.size = len(content)
-            tar.addfile(member, None if content is None else io.BytesIO(content))
-    out.seek(0)
-    return out

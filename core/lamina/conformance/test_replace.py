@@ -14,6 +14,7 @@ from lamina.conformance.harness import (
     Edit,
     Room,
     edit,
+    foreign_tar,
     grow,
     mkdir,
     rename,
@@ -24,7 +25,9 @@ from lamina.conformance.harness import (
     unlink,
     write,
 )
+from lamina.conformance.marks import needs
 from lamina.conformance.witness import assert_same
+from lamina.driver import Ability
 from lamina.snapshotter import Snapshotter
 
 TEXT = "0123456789" * 1000
@@ -109,3 +112,21 @@ def test_a_directory_that_is_not_empty_is_not_removed(room: Room, snapshots: Sna
         edit(room, snapshots, "child", lambda root: (root / "dir").rmdir())
 
     assert_same(before, seen(snapshots, "child"))
+
+
+@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=needs(Ability.REBASE))], ids=["on top", "alone"])
+def test_a_removal_of_what_never_was_leaves_no_trace(room: Room, snapshots: Snapshotter, *, alone: bool) -> None:
+    """In a directory that only this layer has, unions do not look for removals of their own accord."""
+    grow(room, snapshots, "base", write("old"))
+    layer = foreign_tar(
+        [("new", None), ("new/.wh.never", b""), ("new/dir", None), ("new/dir/.wh.never", b""), ("new/file", b"x")]
+    )
+    snapshots.prepare("active", None if alone else "base")
+
+    snapshots.apply("active", layer, alone=alone)
+    snapshots.commit("child", "active", parent="base")
+    grow(room, snapshots, "grandchild", write("more"), parent="child")
+
+    for name in ("child", "grandchild"):
+        assert {path for path in seen(snapshots, name) if path.startswith(b"new")} == {b"new", b"new/dir", b"new/file"}
+    grow(room, snapshots, "emptied", rmtree("new"), parent="child")
