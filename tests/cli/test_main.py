@@ -14,6 +14,7 @@ import pytest
 from desk import PROGRAM, Desk
 
 from lamina.cli.main import SECTIONS
+from lamina.errors import BadArchive, BadRequest
 
 HEAVY = (
     "rich",
@@ -74,6 +75,35 @@ def test_help_lists_every_command(desk: Desk) -> None:
 
 def test_the_version_is_that_of_the_package(desk: Desk) -> None:
     assert desk.does("--version") == "lamina 0.1.0\n"
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_streams_cost_nothing_but_what_they_would_have_carried(
+    desk: Desk, archive: Path, closed: tuple[int, ...]
+) -> None:
+    def run(*argv: str | Path) -> int:
+        ends = " ".join(f"{number}>&-" for number in closed)
+        words = ["sh", "-c", f'"$@" {ends}', "sh", *PROGRAM, *argv]
+        told = subprocess.run(words, env=desk.environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        assert b"bug" not in told.stderr
+        assert b"ignored" not in told.stderr
+        return told.returncode
+
+    without_stdout = 1 if 1 in closed else 0
+    assert run("load", "-i", archive) == without_stdout
+    assert "demo/busybox" in desk.does("images")
+    assert run("tag", "demo/busybox", "other") == 0
+    assert run("save", "demo/busybox") == run("images") == without_stdout
+    assert run("load") == BadArchive.exit_code
+    assert run("prune") == BadRequest.exit_code
+
+
+def test_a_load_goes_on_when_nobody_can_be_told_of_its_progress(desk: Desk, archive: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        told = subprocess.run([*PROGRAM, "load", "-i", archive], env=desk.environ, stderr=full, check=False)
+
+    assert told.returncode == 0
+    assert "demo/busybox" in desk.does("images")
 
 
 @pytest.mark.parametrize("argv", [["no-such-command"], ["--no-such-option"], ["images", "--no-such"], ["tag", "one"]])

@@ -53,7 +53,7 @@ def report(error: BaseException, *, debug: bool) -> int:
     elif line := _line(error):
         with contextlib.suppress(OSError):  # stderr may be gone as well
             sys.stderr.write(f"lamina: {line}\n")
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError) or _is_closed(error):
         _forget_stdout()
     return exit_code(error)
 
@@ -95,9 +95,18 @@ def _message(error: BaseException) -> str:
     if isinstance(error, sqlite3.Error):
         return f"the database of the store: {error}"
     if isinstance(error, OSError):
-        names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+        names = (
+            ["stdout"]
+            if _is_closed(error)
+            else [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+        )
         return ": ".join([*names, error.strerror or str(error)])
     return f"a bug in lamina: {type(error).__name__}: {error}; run again with --debug for where"
+
+
+def _is_closed(error: BaseException) -> bool:
+    """Whether there is no stdout to write to (see stdstreams.py): nothing else of ours meets a closed descriptor."""
+    return isinstance(error, OSError) and error.errno == errno.EBADF and error.filename is None
 
 
 def _forget_stdout() -> None:

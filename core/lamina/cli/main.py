@@ -104,8 +104,7 @@ def run(argv: Sequence[str]) -> int:
         # not cli.main(): that has ideas of its own about interrupts and closed pipes
         with cli.make_context("lamina", list(argv)) as context:
             status = cli.invoke(context)
-        if sys.stdout is not None:  # somebody may have closed it before we began
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except BaseException as error:  # noqa: BLE001  # the last line of defence, by design
@@ -119,6 +118,10 @@ def _terminate(_signum: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """The program `lamina`."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from lamina.cli.stdstreams import reopen_closed  # noqa: PLC0415  # hardly ever needed
+
+        reopen_closed()
     signal.signal(signal.SIGTERM, _terminate)  # a `with` is left as by Ctrl-C, so nothing stays mounted
     if COMPLETION in os.environ:
         cli.main(prog_name="lamina", complete_var=COMPLETION)

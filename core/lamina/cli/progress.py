@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -52,7 +53,8 @@ class _Lines:
         with self._lock:
             if event.layer not in self._told:
                 self._told.add(event.layer)
-                sys.stderr.write(f"{short_id(event.layer)}: {event.words}\n")
+                with contextlib.suppress(OSError):  # nobody can be told any more; the work goes on
+                    sys.stderr.write(f"{short_id(event.layer)}: {event.words}\n")
 
 
 class _OnTerminal:

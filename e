@@ -1,0 +1,1 @@
+lamina: stdout: Bad file descriptor
