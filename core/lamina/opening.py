@@ -58,7 +58,8 @@ def _enter(store: Store) -> RootLock:
     except OSError as error:
         if lacks_room(error):
             raise store.explained(error, "start", None) from error
-        why = f"{error.filename or room}: {error.strerror}; be its owner, or choose another root"
+        owner = "be its owner, or " if isinstance(error, PermissionError) else ""
+        why = f"{error.filename or room}: {error.strerror}; {owner}choose another root"
         raise Unhealthy(store.driver.name, [why]) from error
 
 

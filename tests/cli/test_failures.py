@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from pathlib import Path
 
 import click
 import pytest
+from desk import Desk
 
 from lamina import errors
 from lamina.cli import failures
@@ -88,3 +90,22 @@ def test_one_name_that_fails_does_not_keep_the_others_from_their_turn(capsys: py
     assert done == ["one", "two"]
     assert ended.value.exit_code == errors.InUse.exit_code
     assert capsys.readouterr().err == "lamina: bad is busy\n"
+
+
+@pytest.mark.parametrize("argv", [["--root", "", "images"], ["--config", "", "images"], ["cp", "", "box:/"]], ids=str)
+def test_a_name_that_is_empty_does_not_mean_the_current_directory(busy_desk: Desk, argv: list[str]) -> None:
+    code, why = busy_desk.fails(*argv)
+
+    assert code == 2
+    assert "an empty name" in why
+
+
+@pytest.mark.parametrize("argv", [["images"], ["ps"], ["load", "-i", "ARCHIVE"]], ids=str)
+def test_a_root_that_is_no_directory_is_no_empty_store(desk: Desk, archive: Path, argv: list[str]) -> None:
+    (desk.path / "file").write_text("mine")
+
+    code, why = desk.fails("--root", "file", *(str(archive) if word == "ARCHIVE" else word for word in argv))
+
+    assert code in {2, 8}
+    assert why.endswith("choose another root")
+    assert (desk.path / "file").read_text() == "mine"

@@ -31,6 +31,8 @@ def export(session: Session, container: str, target: str | None) -> None:
 @pass_session
 def cp(session: Session, source: str, target: str, *, archive: bool, follow: bool) -> None:
     """Copy files out of a container or into one. A local `-` is a tar on stdin or stdout."""
+    if not (source and target):
+        raise click.UsageError("an empty name is no file")  # it would be all of the current directory
     from_container, to_container = _split(source), _split(target)
     if (from_container is None) == (to_container is None):
         raise click.UsageError(

@@ -85,9 +85,16 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None: 
         ctx.exit()
 
 
+def _named(_ctx: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """A variable that was not set must not mean the current directory."""
+    if value == "":
+        raise click.BadParameter("an empty name", param=parameter)
+    return None if value is None else Path(value)
+
+
 @click.group(cls=Lamina, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="The config file  [LAMINA_CONFIG].")
-@click.option("--root", type=click.Path(path_type=Path), help="Where the store lies  [LAMINA_ROOT].")
+@click.option("--config", "config_file", type=click.Path(), callback=_named, help="The config file  [LAMINA_CONFIG].")
+@click.option("--root", type=click.Path(), callback=_named, help="Where the store lies  [LAMINA_ROOT].")
 @click.option("--driver", help="The driver to use, or several with commas between, the best first  [LAMINA_DRIVER].")
 @click.option("--debug", is_flag=True, envvar="LAMINA_DEBUG", help="Show where an error comes from  [LAMINA_DEBUG].")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="The version.")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from lamina.errors import ConfigError
 from lamina.images.brief import FILE
 from lamina.images.catalog import Catalog, Rows
 from lamina.images.records import Image
@@ -15,6 +16,8 @@ from lamina.images.records import Image
 def listed(root: Path) -> Iterator[Rows | None]:
     """One look at the catalog of the store in `root`; None if nothing was ever brought in. Nothing is made."""
     if not (root / FILE).exists():
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"{root}: is no directory; choose another root")
         yield None
         return
     with contextlib.closing(Catalog(root / FILE)) as catalog, catalog.read() as rows:
