@@ -16,6 +16,7 @@ from lamina.driver import Health
 from lamina.images.leases import Leases
 from lamina.locks import LayerLocks
 from lamina.mount import mountinfo
+from lamina.reserve import is_full
 
 _LITTLE_SPACE = 256 << 20  # less than this and the next image will hardly fit
 _LITTLE_PART = 0.02
@@ -45,7 +46,9 @@ def _guarded(findings: Iterator[_Finding], place: Path) -> Health:
     try:
         found.extend(findings)
     except (OSError, sqlite3.Error) as error:
-        found.append(("problem", f"{place} cannot be looked at: {error}"))
+        # why writing failed SQLite does not tell: "disk I/O error" would send people to buy a new one
+        full = isinstance(error, sqlite3.Error) and is_full(place.parent)
+        found.append(("problem", f"{place} cannot be looked at: {'looking takes some room, too' if full else error}"))
     problems = tuple(sentence for kind, sentence in found if kind == "problem")
     return Health(problems, tuple(sentence for kind, sentence in found if kind == "note"))
 
