@@ -118,3 +118,9 @@ def test_the_page_shows_the_example_as_it_is() -> None:
 
     assert len(shown) >= 5
     assert [each for each in shown if each not in module] == []
+
+
+def test_whoever_types_the_page_has_the_whole_example() -> None:
+    typed = {line for each in excerpts() for line in each.splitlines()}
+
+    assert [line for line in MODULE.read_text().splitlines() if line not in typed] == []
