@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from lamina.changes import Change, ChangeKind
-from lamina.driver import Ability, NativeDiff
-from lamina.layer import Kind, Layer
+from lamina.driver import Ability, Health, NativeDiff, NativeUsage
+from lamina.layer import Kind, Layer, Usage
 from lamina.mount import Mount, bind
+from lamina.trees import measure_tree
 from lamina_overlay.driver import OverlayDriver
 from lamina_vfs.driver import VfsDriver
 
@@ -125,6 +126,15 @@ class SharesFilesWithItsParent(Careless):
         subprocess.run(["cp", "-al", parent, tree], check=True)
 
 
+class DropsAttributesOfTheRoot(Careless):
+    """A child's own root directory has no extended attributes."""
+
+    def spoil(self, tree: Path, parent: Path) -> None:
+        """Take them away."""
+        for name in os.listxattr(tree):
+            os.removexattr(tree, name)
+
+
 class StrangeRoot(VfsDriver):
     """The root of a new layer is for its owner only."""
 
@@ -151,6 +161,44 @@ class RemovesOnce(VfsDriver):
         if sys._getframe(1).f_code.co_name != "prepare":  # noqa: SLF001  # a mutant may
             (self.home / str(layer_id)).stat()
         super().remove(layer_id)
+
+
+class RemovesByPrefix(VfsDriver):
+    """Takes 10 for a part of 1."""
+
+    def remove(self, layer_id: int) -> None:
+        """Everything whose name begins so."""
+        super().remove(layer_id)
+        for path in self.home.glob(f"{layer_id}[0-9]*"):
+            shutil.rmtree(path)
+
+
+class KeepsHiddenFiles(VfsDriver):
+    """Removes what a shell's `*` names, and puts the rest aside."""
+
+    def remove(self, layer_id: int) -> None:
+        """All but what begins with a dot."""
+        place = self.home / str(layer_id)
+        if place.exists() and any(path.name.startswith(".") for path in place.iterdir()):
+            place.rename(self.home / f"rest-{layer_id}")
+        super().remove(layer_id)
+
+
+class HealthMakesTheHome(VfsDriver):
+    """Whoever only wants to know finds a directory afterwards."""
+
+    def health(self) -> Health:
+        """As vfs, in a home."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        return super().health()
+
+
+class HealthRaises(VfsDriver):
+    """Has no words for a poor host."""
+
+    def health(self) -> Health:
+        """Fail."""
+        raise OSError("no such pool")
 
 
 class KeepsRests(VfsDriver):
@@ -254,6 +302,22 @@ class MissesRemovals(VfsDriver, NativeDiff):
         root = self.home / str(layer.id)
         for path in entries(root):
             yield Change(os.fsencode(os.path.relpath(path, root)), ChangeKind.MODIFIED)
+
+
+class CountsItsParents(OverlayDriver, NativeUsage):
+    """A layer's usage is that of its whole stack."""
+
+    def usage(self, layer: Layer) -> Usage:
+        """The sum of all."""
+        places = [self.home / str(number) / "fs" for number in (layer.id, *layer.parents)]
+        return sum(map(measure_tree, places), Usage())
+
+
+class ForgetsTheLateRoot(OverlayDriver):
+    """A layer that was joined to its parent only at commit keeps the root that `prepare` made."""
+
+    def _adopt_root(self, parent: int, root: str) -> None:
+        """Leave it."""
 
 
 class ForgetsWhiteouts(OverlayDriver):

@@ -21,9 +21,13 @@ OF_VFS = [
     ("PartsHardLinks", "test_content", "hard-links and restart"),
     ("FillsHoles", "test_content", "holes"),
     ("SharesFilesWithItsParent", "test_copyup", "shared_with_the_parents"),
+    ("DropsAttributesOfTheRoot", "test_layers", "root"),
     ("StrangeRoot", "test_layers", "root"),
     ("WritableView", "test_driver", "read_only"),
     ("RemovesOnce", "test_driver", "repeated or unknown"),
+    ("RemovesByPrefix", "test_driver", "no_other"),
+    ("KeepsHiddenFiles", "test_driver", "nothing_in_the_home"),
+    ("HealthMakesTheHome", "test_driver", "no_trace"),
     ("KeepsRests", "test_driver", "prepare_repeated"),
     ("LayersLie", "test_driver", "layers"),
     ("RemembersInMemory", "test_driver", "layers"),
@@ -35,6 +39,8 @@ OF_VFS = [
 ]
 OF_OVERLAY = [
     ("ClaimsTooMuch", "test_abilities", "LOWER_HARD_LINKS or RENAME_LOWER"),
+    ("CountsItsParents", "test_life", "usage"),
+    ("ForgetsTheLateRoot", "test_joining", "root"),
     ("ForgetsWhiteouts", "test_layers", "removed or deleted"),
     ("ForgetsOpacity", "test_layers", "anew"),
 ]
@@ -60,6 +66,13 @@ def test_the_mutant_is_caught(mutant: str, part: str, words: str) -> None:
 
     assert told.returncode == pytest.ExitCode.TESTS_FAILED, told.stdout + told.stderr
     assert "does not conform" in told.stdout
+
+
+def test_a_health_that_raises_is_told_in_a_sentence() -> None:
+    told = suite("mutants:HealthRaises", "test_driver", "no_trace")
+
+    assert told.returncode == pytest.ExitCode.USAGE_ERROR
+    assert told.stderr.strip() == "ERROR: vfs: health() raised OSError('no such pool'); it has to return its problems"
 
 
 @pytest.mark.parametrize(("driver", "part", "words"), sorted(RIGHT))

@@ -65,7 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     base = tempfile.mkdtemp(prefix="lamina-suite-", dir=config.getoption("driver_root"))
     config.stash[_base_key] = Path(base).resolve()  # as the kernel lists what is mounted there
     config.stash[_base_key].chmod(0o711)
-    config.stash[_health_key] = _driver_of(config, config.stash[_base_key]).health()
+    config.stash[_health_key] = _asked_health(config)
     if config.stash[_health_key].ok:
         config.stash[_driver_key] = _as_found_here(config)
     _set_up_hypothesis(config.getoption("examples"))
@@ -108,6 +108,15 @@ def _option_table(config: pytest.Config) -> dict[str, Any]:
 def _driver_of(config: pytest.Config, base: Path) -> Driver:
     driver = config.stash[_driver_key]
     return driver(base / driver.name / "layers", config.stash[_options_key])
+
+
+def _asked_health(config: pytest.Config) -> Health:
+    driver = _driver_of(config, config.stash[_base_key])
+    try:
+        return driver.health()
+    except Exception as error:  # a driver's own mistake, and no reason for a traceback of pytest's
+        shutil.rmtree(config.stash[_base_key], ignore_errors=True)  # nobody unconfigures what was never configured
+        raise pytest.UsageError(f"{driver.name}: health() raised {error!r}; it has to return its problems") from error
 
 
 def _as_found_here(config: pytest.Config) -> type[Driver]:

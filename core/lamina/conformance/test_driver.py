@@ -68,7 +68,7 @@ def test_health_leaves_no_trace_and_repeats_itself(room: Room) -> None:
 
     assert first.ok
     assert second.ok
-    assert not room.home.exists() or not os.listdir(room.home)
+    assert not room.store.exists()
     assert mounts_below(room.path) == []
 
 
@@ -135,6 +135,19 @@ def test_remove_repeated_is_harmless(room: Room, driver: Driver) -> None:
     driver.release(1)
 
     assert driver.layers() == set()
+
+
+def test_remove_takes_that_layer_and_no_other(room: Room, driver: Driver) -> None:
+    """Ids are numbers, also where they are parts of names."""
+    other = committed(room, driver, Layer(10, Kind.ACTIVE), file="x")
+    for layer_id in (1, 21):
+        driver.prepare(Layer(layer_id, Kind.ACTIVE))
+
+    driver.remove(1)
+
+    assert driver.layers() == {10, 21}
+    with shown(room, driver, other) as root:
+        assert (root / "file").read_text() == "x"
 
 
 def test_mounts_and_release_repeated_are_harmless(room: Room, driver: Driver) -> None:
@@ -222,7 +235,7 @@ def test_nothing_stays_mounted_after_release(room: Room, driver: Driver) -> None
 
 def test_removed_layers_leave_nothing_in_the_home(room: Room, driver: Driver) -> None:
     before = sorted(os.listdir(driver.home))
-    base = committed(room, driver, FIRST, file="x" * 10_000)
+    base = committed(room, driver, FIRST, **{"file": "x" * 10_000, ".hidden": "x"})
     driver.prepare(Layer(2, Kind.ACTIVE, (base.id,)))
 
     driver.remove(2)

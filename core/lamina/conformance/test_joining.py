@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
+import attrs
 import pytest
 
-from lamina.conformance.harness import Edit, Room, append, grow, layer_tar, rmtree, seen, unlink, write
-from lamina.conformance.marks import needs
+from lamina.conformance.harness import Edit, Room, append, foreign_tar, grow, layer_tar, rmtree, seen, unlink, write
+from lamina.conformance.marks import needs, needs_root
 from lamina.conformance.witness import assert_same
 from lamina.driver import Ability
 from lamina.errors import BadArchive, WrongParent
@@ -38,6 +40,19 @@ def test_layers_applied_alone_and_joined_at_commit_make_the_same_trees(room: Roo
 
     assert_same(seen(snapshots, "child"), seen(snapshots, "joined"))
     assert layer_tar(snapshots, "joined") == tar
+
+
+@needs_root
+def test_a_root_that_the_layer_does_not_bring_is_the_late_parents(room: Room, snapshots: Snapshotter) -> None:
+    edits = (lambda root: os.chown(root, 5, 6), lambda root: os.setxattr(root, "user.lamina", b"x"), write("file"))
+    grow(room, snapshots, "base", lambda root: root.chmod(0o711), *edits)
+    snapshots.prepare("alone")
+    snapshots.apply("alone", foreign_tar([("new", b"x")]), alone=True)
+    snapshots.commit("joined", "alone", parent="base")
+
+    before, after = seen(snapshots, "base")[b""], seen(snapshots, "joined")[b""]
+
+    assert attrs.evolve(after, mtime_ns=0) == attrs.evolve(before, mtime_ns=0)
 
 
 def test_removals_that_were_carried_out_do_not_get_lost_under_a_new_parent(room: Room, snapshots: Snapshotter) -> None:

@@ -128,15 +128,18 @@ def test_a_changed_owner_and_mode_reach_the_children(room: Room, snapshots: Snap
 
 
 @needs_root
-def test_the_root_directory_keeps_its_mode_and_owner_through_generations(room: Room, snapshots: Snapshotter) -> None:
-    grow(room, snapshots, "base", lambda root: root.chmod(0o711), lambda root: os.chown(root, 5, 6))
+def test_the_root_directory_keeps_its_mode_owner_and_attributes_through_generations(
+    room: Room, snapshots: Snapshotter
+) -> None:
+    edits = (lambda root: os.chown(root, 5, 6), lambda root: os.setxattr(root, "user.lamina", b"x"))
+    grow(room, snapshots, "base", lambda root: root.chmod(0o711), *edits)
     grow(room, snapshots, "child", write("file"), parent="base")
     snapshots.prepare("active", "child")
     snapshots.view("view", "child")
 
     for key in ("base", "child", "active", "view"):
         top = seen(snapshots, key)[b""]
-        assert (top.mode, top.uid, top.gid) == (0o711, 5, 6), key
+        assert (top.mode, top.uid, top.gid, top.xattrs) == (0o711, 5, 6, {"user.lamina": b"x"}), key
 
 
 def test_the_root_of_a_first_layer_is_0755(snapshots: Snapshotter) -> None:
