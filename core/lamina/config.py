@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import attrs
 
-from lamina.configfile import WELL_KNOWN, drivers_of, read_file, refuse_unknown, root_of, text_of
+from lamina.configfile import drivers_of, read_file, refuse_unknown, root_of, text_of
 from lamina.driver import Driver
 from lamina.durability import Durability
 from lamina.errors import ConfigError, DriverNotFound, LaminaError, Unhealthy
+from lamina.places import WELL_KNOWN
 from lamina.plugins import installed, load_driver
 
 

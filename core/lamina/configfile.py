@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lamina.errors import ConfigError
-from lamina.places import usual_file, usual_root
+from lamina.places import WELL_KNOWN, usual_file, usual_root
 
-WELL_KNOWN: Final = ("overlay", "aufs", "fuse", "btrfs", "zfs", "devmapper", "vfs")  # the preferred first
 _KNOWN: Final = ("root", "driver", "durability", "drivers", "containerd", "containers", "registries")
 
 

@@ -1,4 +1,4 @@
-"""Where the config file and the store usually are. Light: nothing is imported."""
+"""Where the config file and the store usually are, and which drivers are. Light: nothing is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 TYPE_CHECKING = False  # typing takes longer to import than a listing to print
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+WELL_KNOWN = ("overlay", "aufs", "fuse", "btrfs", "zfs", "devmapper", "vfs")  # the preferred first
 
 
 def usual_file(environ: Mapping[str, str]) -> str:

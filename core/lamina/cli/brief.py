@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from lamina.cli import wording
-from lamina.places import usual_file, usual_root
+from lamina.places import WELL_KNOWN, usual_file, usual_root
 
 TYPE_CHECKING = False  # typing takes longer to import than a listing to print
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def answer(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
     """What to print, or None if that takes the whole program."""
     root, words = _root(list(words), environ)
     listing = _LISTINGS.get(tuple(words))
-    if listing is None or not environ.keys().isdisjoint(_CHANGES_MUCH):
+    if listing is None or not environ.keys().isdisjoint(_CHANGES_MUCH) or not _may_be(environ.get("LAMINA_DRIVER")):
         return None
     try:
         lines = _listed(_place(root, environ), listing)
@@ -38,9 +38,14 @@ def answer(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
 _CHANGES_MUCH = frozenset({"LAMINA_DEBUG", "_LAMINA_COMPLETE"})
 
 
+def _may_be(driver: str | None) -> bool:
+    """Whether a driver that was named is there, as far as can be told without a look at what is installed."""
+    return not driver or driver in WELL_KNOWN
+
+
 def _root(words: list[str], environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """The root that was asked for, if one was, and the words without what says so."""
-    if words[:1] == ["--root"] and len(words) > 1:
+    if words[:1] == ["--root"] and all(words[1:2]) and len(words) > 1:
         return words[1], words[2:]
     return environ.get("LAMINA_ROOT") or None, words
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """The program `lamina`."""
-    text = answer(sys.argv[1:], os.environ)
+    whole_streams = None not in {sys.stdin, sys.stdout, sys.stderr}  # somebody may have closed one before we began
+    text = answer(sys.argv[1:], os.environ) if whole_streams else None
     if text is None:
         from lamina.cli.main import main as whole  # noqa: PLC0415  # what this module is there to avoid
 

@@ -25,6 +25,8 @@ def opened(root: str) -> sqlite3.Connection | None:
     """The catalog of a store, to be read at one moment, or None if nothing was ever brought in."""
     path = f"{root}/{FILE}"
     if not os.path.exists(path):
+        if os.path.exists(root) and not os.path.isdir(root):
+            raise Unknown
         return None
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN")
