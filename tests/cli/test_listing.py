@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import attrs
@@ -15,25 +13,9 @@ from lamina.errors import DriverNotFound, Unhealthy
 UNUSABLE = "nosuch,nor-this"  # of a list, the first that can be used here is taken
 
 
-def imported_by(desk: Desk, *argv: str) -> set[str]:
-    """The modules in memory when a command is done."""
-    script = (
-        "import sys; from lamina.cli.main import run; code = run(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", script, *argv],
-        cwd=desk.path,
-        env=desk.environ,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return set(told.stdout.splitlines()[-1].split())
-
-
 @pytest.mark.parametrize("argv", [["images"], ["ps", "-a"]])
 def test_a_listing_asks_no_driver(desk: Desk, argv: list[str]) -> None:
-    imported = imported_by(desk, *argv)
+    imported = desk.imports(*argv)
 
     assert imported & {"lamina.snapshotter", "lamina.driver", "lamina.plugins", "importlib.metadata"} == set()
 

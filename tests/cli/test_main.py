@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,31 +30,15 @@ HEAVY = (
 )
 
 
-def imported_by(desk: Desk, *argv: str) -> set[str]:
-    """The modules in memory when a command is done."""
-    script = (
-        "import sys; from lamina.cli.main import run; code = run(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", script, *argv],
-        cwd=desk.path,
-        env=desk.environ,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return set(told.stdout.splitlines()[-1].split())
-
-
 @pytest.mark.parametrize(
     "argv", [["--help"], ["images"], ["ps", "-a"], ["images", "--format", "json"], ["snapshot", "ls"]]
 )
 def test_a_quick_command_imports_nothing_heavy(desk: Desk, argv: list[str]) -> None:
-    assert imported_by(desk, *argv) & set(HEAVY) == set()
+    assert desk.imports(*argv) & set(HEAVY) == set()
 
 
 def test_help_opens_no_store(desk: Desk) -> None:
-    assert "lamina.snapshotter" not in imported_by(desk, "--help")
+    assert "lamina.snapshotter" not in desk.imports("--help")
 
 
 @pytest.mark.parametrize("command", [name for section in SECTIONS.values() for name in section])

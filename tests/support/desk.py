@@ -9,6 +9,9 @@ from pathlib import Path
 import attrs
 
 PROGRAM = (sys.executable, "-m", "lamina.cli.start")
+_TELLS_MODULES = (
+    "import sys; from lamina.cli.main import run; code = run(sys.argv[1:]); print(*sys.modules); sys.exit(code)"
+)
 
 
 @attrs.frozen
@@ -44,3 +47,15 @@ class Desk:
         lines = [line for line in told.stderr.decode().splitlines() if line.startswith("lamina: ")]
         assert len(lines) == 1, told.stderr.decode()
         return told.returncode, lines[0].removeprefix("lamina: ")
+
+    def imports(self, *argv: str) -> set[str]:
+        """It succeeds in the whole program; the modules that are in memory then."""
+        told = subprocess.run(
+            [sys.executable, "-c", _TELLS_MODULES, *argv],
+            cwd=self.path,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return set(told.stdout.splitlines()[-1].split())
