@@ -20,3 +20,11 @@ def inherit_root(parent: str, root: str, *, times: bool) -> None:
         write_xattrs(os.fsencode(root), wanted, skip_forbidden=True)
     if times:
         os.utime(root, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def adopt_root(parent: str, root: str) -> None:
+    """A layer joined to `parent` only now takes over its root's attributes, unless it has brought its own."""
+    status = os.stat(root)
+    owned = (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
+    if owned and stat.S_IMODE(status.st_mode) == 0o755:
+        inherit_root(parent, root, times=not status.st_mtime_ns)

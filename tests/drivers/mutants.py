@@ -316,8 +316,10 @@ class CountsItsParents(OverlayDriver, NativeUsage):
 class ForgetsTheLateRoot(OverlayDriver):
     """A layer that was joined to its parent only at commit keeps the root that `prepare` made."""
 
-    def _adopt_root(self, parent: int, root: str) -> None:
-        """Leave it."""
+    def commit(self, layer: Layer) -> None:
+        """Take it for one that had its parent from the beginning."""
+        (self.home / str(layer.id) / "work").mkdir(exist_ok=True)
+        super().commit(layer)
 
 
 class ForgetsWhiteouts(OverlayDriver):

@@ -14,6 +14,7 @@ from typing import ClassVar, Final
 from lamina import syscalls
 from lamina.changes import ChangesTree
 from lamina.driver import Ability, Driver, Health, StoresChanges
+from lamina.inheritance import adopt_root
 from lamina.layer import Kind, Layer
 from lamina.layerdirs import layers_in, remove_layer
 from lamina.mount import Mount, bind, mount_all
@@ -24,6 +25,7 @@ from lamina_aufs.flattening import dress, flatten
 from lamina_aufs.whiteouts import AufsWhiteouts
 
 _FLAT: Final = "flat"
+_ALONE: Final = "alone"  # a layer without a parent so far
 _RUN: Final = Path("/run")
 
 
@@ -73,9 +75,15 @@ class AufsDriver(Driver, StoresChanges):
         fs.chmod(0o755)  # whatever the umask says
         if layer.parent is not None:
             dress(fs, self._fs(layer.parent))
+        else:
+            (fs.parent / _ALONE).touch()
 
     def commit(self, layer: Layer) -> None:
         """Nothing moves; what aufs kept for itself goes."""
+        alone = self._fs(layer.id).parent / _ALONE
+        if layer.parent is not None and alone.exists():  # joined to its parent only now
+            adopt_root(str(self._fs(layer.parent)), str(self._fs(layer.id)))
+        alone.unlink(missing_ok=True)
         for name in os.listdir(self._fs(layer.id)):
             if AufsWhiteouts().is_private_name(os.fsencode(name)) and name != ".wh..wh..opq":
                 remove_tree(self._fs(layer.id) / name)

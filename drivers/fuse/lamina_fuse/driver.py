@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from lamina.changes import ChangesTree
 from lamina.driver import Ability, Driver, Health, StoresChanges
-from lamina.inheritance import inherit_root
+from lamina.inheritance import adopt_root, inherit_root
 from lamina.layer import Kind, Layer
 from lamina.layerdirs import layers_in, remove_layer
 from lamina.mount import Mount, bind, may_mount, served_by
@@ -75,17 +74,10 @@ class FuseDriver(Driver, StoresChanges):
         with contextlib.suppress(FileNotFoundError):
             (place / NAME).unlink()
         if layer.parent is not None and not (place / "work").exists():  # prepared alone, and joined only now
-            self._adopt_root(layer.parent, place / "fs")
+            adopt_root(str(self._fs(layer.parent)), str(place / "fs"))
         for work in ("work/work", _ALONE):  # unfinished copies of a server that was killed
             remove_tree(place / work)
         indexing.build(place)
-
-    def _adopt_root(self, parent: int, root: Path) -> None:
-        """A layer joined to a parent only now takes over its root's attributes, unless it has brought its own."""
-        status = root.stat()
-        owned = (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
-        if owned and stat.S_IMODE(status.st_mode) == 0o755:
-            inherit_root(str(self._fs(parent)), str(root), times=not status.st_mtime_ns)
 
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from lamina.changes import ChangesTree, Whiteouts
 from lamina.driver import Ability, Driver, Health, StoresChanges
-from lamina.inheritance import inherit_root
+from lamina.inheritance import adopt_root, inherit_root
 from lamina.layer import Kind, Layer
 from lamina.mount import Mount, bind
 from lamina.overlaydialect import OverlayWhiteouts
@@ -92,16 +91,9 @@ class OverlayDriver(Driver, StoresChanges):
         if layer.parent is None:
             return
         if not os.path.exists(f"{place}/work"):  # prepared without a parent, and joined to one only now
-            self._adopt_root(layer.parent, f"{place}/fs")
+            adopt_root(self._fs(layer.parent), f"{place}/fs")
             return
         remove_tree(Path(place, "work", "work"))  # unfinished copies of a container that was killed
-
-    def _adopt_root(self, parent: int, root: str) -> None:
-        """Take over the attributes of the parent's root, unless the layer has brought its own."""
-        status = os.stat(root)
-        owned = (status.st_uid, status.st_gid) == (os.geteuid(), os.getegid())
-        if owned and stat.S_IMODE(status.st_mode) == 0o755:
-            inherit_root(self._fs(parent), root, times=not status.st_mtime_ns)
 
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
