@@ -26,6 +26,7 @@ class Ground:
     place: Path
     pool: str = ""
     inside: Callable[[Argv], list[str]] = _here  # the words that run a program where the driver's mounts can be seen
+    root: Path = Path("/")  # where what is mounted there can be seen from here
 
     def config(self, store: str) -> str:
         """The config file of a store of that name."""
@@ -46,7 +47,7 @@ def _on_btrfs(driver: str, where: Path) -> Iterator[Ground]:
 @contextmanager
 def _beside_zfs(driver: str, where: Path) -> Iterator[Ground]:
     with zfs_house(where) as house:
-        yield Ground(driver, where, house.pool, house.inside)
+        yield Ground(driver, where, house.pool, house.inside, Path(f"/proc/{house.pid}/root"))
 
 
 _GROUNDS: dict[str, Callable[[str, Path], AbstractContextManager[Ground]]] = {"btrfs": _on_btrfs, "zfs": _beside_zfs}
