@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.on("all")]
 
 Step = Callable[[Path], object]
 DEEP: Final = 128
-# each layer on zfs is a dozen runs of zfs, a fifth of a second; it mounts a clone however deep that lies, so what a chain
-# could do to it shows in these, too
+# each layer on zfs is a dozen runs of zfs, a fifth of a second; it mounts a clone however deep that lies, so what a
+# chain could do to it shows in these, too
 DEEP_IF_SLOW: Final = 24
 
 
