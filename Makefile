@@ -41,7 +41,7 @@ bench-drivers: $(VENV)/.tools
 
 ## make bench-containerd   lamina's overlay beside containerd's own, in one daemon; ARGS="--rounds 5 --durability none"
 bench-containerd: $(VENV)/.tools
-	@.ci/need buildah busybox-static containerd mmdebstrap
+	@.ci/need buildah busybox-static containerd golang-github-containerd-containerd-dev golang-go mmdebstrap
 	@$(AS_ROOT) $(VENV)/bin/python benchmarks/snapshotter.py $(ARGS)
 
 ## make stubs   containerd's messages in Python, again from the protocol files that it publishes

@@ -1,7 +1,8 @@
 """`make bench-containerd`: lamina's overlay beside containerd's own overlayfs, in one daemon, in turn.
 
 Told are medians of ratios, taken round by round: the import of a real image with its unpacking, the unpacking alone,
-and the life of a container's layer (prepare, mounts, remove), asked of the daemon and of our socket directly.
+and the life of a container's layer (prepare, mounts, remove), asked of the daemon and of our socket directly by the Go
+client that containerd itself uses.
 """
 
 from __future__ import annotations
@@ -16,23 +17,19 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 import grpc
-from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
 from lamina_bench import report
 from lamina_bench.cleaning import clear
 from lamina_bench.daemons import running
 from lamina_bench.image import TAG, Image, images
 from lamina_bench.measuring import CommandFailed, flush, run
 from lamina_bench.works import read_ahead
-
-from lamina.containerd.api import snapshots_pb2 as api
-from lamina.containerd.service import NAME
 
 OURS, THEIRS = "lamina", "overlayfs"
 DIRECT = "lamina, asked directly"
@@ -50,12 +47,7 @@ address = "{room}/c.ttrpc"
 type = "snapshot"
 address = "{room}/lamina.sock"
 """
-_MESSAGES: dict[str, tuple[type[Message], type[Message]]] = {
-    "Prepare": (api.PrepareSnapshotRequest, api.PrepareSnapshotResponse),
-    "Mounts": (api.MountsRequest, api.MountsResponse),
-    "Commit": (api.CommitSnapshotRequest, Empty),
-    "Remove": (api.RemoveSnapshotRequest, Empty),
-}
+_TURNS: Final = 5  # of each snapshotter, in which its layers live
 
 Took = dict[str, dict[str, list[float]]]  # seconds, by work and snapshotter
 
@@ -157,20 +149,17 @@ class Bench:
 
     def live(self, times: int) -> None:
         """A layer on a small base is prepared, asked for and removed, by each in turn."""
-        with contextlib.ExitStack() as stack:
-            daemon = stack.enter_context(grpc.insecure_channel(f"unix:{self.room}/c.sock"))
+        client = _built(self.room)
+        asked = {
+            THEIRS: (f"{self.room}/c.sock", THEIRS),
+            OURS: (f"{self.room}/c.sock", OURS),
             # a store that the daemon does not know, and so does not clean
-            direct = stack.enter_context(grpc.insecure_channel(f"unix:{self.room}/direct.sock"))
-            callers = {
-                THEIRS: Caller(daemon, THEIRS),
-                OURS: Caller(daemon, OURS),
-                DIRECT: Caller(direct, ""),
-            }
-            for caller in callers.values():
-                caller.begin()
-            for _ in range(times):
-                for name, caller in callers.items():
-                    self.took["prepare, mounts, remove"][name].append(caller.live())
+            DIRECT: (f"{self.room}/direct.sock", ""),
+        }
+        for _ in range(_TURNS):
+            for name, (address, snapshotter) in asked.items():
+                told = run([str(client), address, snapshotter, str(times // _TURNS)]).split()
+                self.took["prepare, mounts, remove"][name] += [float(life) / 1000 for life in told]
 
     def tell(self) -> None:
         """The table."""
@@ -178,54 +167,26 @@ class Bench:
         for work, took in self.took.items():
             for ours in (OURS, DIRECT):
                 if ours in took:
-                    ratio = statistics.median(a / b for a, b in zip(took[ours], took[THEIRS], strict=True))
+                    ratios = [a / b for a, b in zip(took[ours], took[THEIRS], strict=True)]
                     mine, theirs = (_shown(statistics.median(took[name])) for name in (ours, THEIRS))
-                    print(f"{work:24} {theirs:>11} {mine:>11} {ratio:7.2f}{'  ' + ours if ours != OURS else ''}")
+                    spread = f"{min(ratios):.2f} to {max(ratios):.2f}" if len(ratios) < 20 else ""
+                    print(
+                        f"{work:24} {theirs:>11} {mine:>11} {statistics.median(ratios):7.2f} {spread}"
+                        f"{'  ' + ours if ours != OURS else ''}"
+                    )
 
 
 def _shown(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms" if seconds < 0.1 else f"{seconds:.2f} s"
 
 
-class Caller:
-    """Calls of one snapshotter, through the daemon or directly."""
-
-    def __init__(self, channel: grpc.Channel, snapshotter: str) -> None:
-        """Remember where to ask, and for whom."""
-        self._snapshotter = snapshotter
-        self._channel = channel
-        self._base = f"base-{snapshotter}"
-        self._prepare, self._mounts = self._method("Prepare"), self._method("Mounts")
-        self._remove = self._method("Remove")
-        self._labels = {"containerd.io/gc.root": "bench"}  # else the daemon collects what nobody refers to
-
-    def _method(self, call: str) -> Callable[..., object]:
-        request, answer = _MESSAGES[call]
-        method = self._channel.unary_unary(
-            f"/{NAME}/{call}", request_serializer=request.SerializeToString, response_deserializer=answer.FromString
-        )
-
-        def ask(**fields: object) -> object:
-            filled = request(snapshotter=self._snapshotter, **fields)
-            return method(filled, timeout=60, metadata=(("containerd-namespace", _SPACE),))
-
-        return ask
-
-    def begin(self) -> None:
-        """There is a base to stand on, and the way to it is warm."""
-        self._prepare(key=f"{self._base}-key", labels=self._labels)
-        self._method("Commit")(name=self._base, key=f"{self._base}-key", labels=self._labels)
-        for _ in range(20):
-            self.live()
-
-    def live(self) -> float:
-        """A layer's life; the seconds that it took."""
-        key = f"{self._base}-child"
-        started = time.perf_counter()
-        self._prepare(key=key, parent=self._base, labels=self._labels)
-        self._mounts(key=key)
-        self._remove(key=key)
-        return time.perf_counter() - started
+def _built(room: Path) -> Path:
+    """The client, compiled from Debian's sources of containerd."""
+    place = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": f"{room}/gocache"}
+    source = Path(__file__).with_name("life") / "main.go"
+    built = room / "life"
+    subprocess.run(["go", "build", "-o", built, source], check=True, env={**os.environ, **place})
+    return built
 
 
 if __name__ == "__main__":
