@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,24 @@ def test_an_image_is_imported_pulled_run_committed_and_collected(lane: Lane, arc
         assert {"etc/motd", "usr/share/.wh.poem"} <= set(tar.getnames())
 
     lane.ctr("snapshots", *ON_LAMINA, "rm", "changed")
+    assert_nothing_leaked(lane)
+
+
+def test_fifty_snapshots_are_prepared_and_removed_by_eight_threads_through_containerd(lane: Lane) -> None:
+    kept = {"containerd.io/gc.root": "until it is removed"}  # else containerd may collect what nobody refers to
+
+    with lane.through_containerd() as ask, ThreadPoolExecutor(8) as threads:
+        ask("Prepare", key="key", labels=kept)
+        ask("Commit", name="base", key="key", labels=kept)
+
+        def live(number: int) -> None:
+            ask("Prepare", key=f"key-{number}", parent="base", labels=kept)
+            assert ask("Mounts", key=f"key-{number}").mounts
+            ask("Remove", key=f"key-{number}")
+
+        list(threads.map(live, range(50)))
+        ask("Remove", key="base")
+
     assert_nothing_leaked(lane)
 
 
