@@ -47,6 +47,7 @@ address = "{room}/c.ttrpc"
 type = "snapshot"
 address = "{room}/lamina.sock"
 """
+_PATIENCE: Final = 120.0  # seconds for containerd to remove an image's files
 _TURNS: Final = 5  # of each snapshotter, in which its layers live
 
 Took = dict[str, dict[str, list[float]]]  # seconds, by work and snapshotter
@@ -129,12 +130,20 @@ class Bench:
         for snapshotter in order:
             read_ahead(image)
             self._clock("import", snapshotter, *load, "--snapshotter", snapshotter, str(image.oci_archive))
-            run(self.ctr("images", "rm", "--sync", name))
+            self._forget(name)
         run(self.ctr(*load, "--no-unpack", str(image.oci_archive)))
         digest = next(word for word in run(self.ctr("images", "ls")).split() if word.startswith("sha256:"))
         for snapshotter in order:
             self._clock("unpack", snapshotter, "snapshots", "unpack", "--snapshotter", snapshotter, digest)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """The image is gone, and its files, too, which containerd's own snapshotter removes in its own time."""
         run(self.ctr("images", "rm", "--sync", name))
+        theirs = self.room / "root/io.containerd.snapshotter.v1.overlayfs/snapshots"
+        deadline = time.monotonic() + _PATIENCE
+        while any(theirs.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def _clock(self, work: str, snapshotter: str, *words: str) -> None:
         """Until the client ends, and until all is on disk."""
