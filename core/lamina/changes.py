@@ -7,6 +7,7 @@ import enum
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 
@@ -35,6 +36,8 @@ class Whiteouts(ABC):
 
     Every method works relative to an open directory, so that nobody can swap a path underneath.
     """
+
+    longest_name: ClassVar[int] = 255  # bytes; the union cannot show an entry with a longer name
 
     @abstractmethod
     def is_whiteout(self, directory: int, name: bytes, status: os.stat_result) -> bool:

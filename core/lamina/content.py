@@ -107,11 +107,18 @@ def _is_empty(store: Store, row: Row) -> bool:
     if live_places(store, row.id) or rows.children(store.meta.read(), row.id):
         return False
     if isinstance(store.driver, StoresChanges):
-        return not os.listdir(store.ask(store.driver.changes, layer).root)
+        return _holds_nothing(store.ask(store.driver.changes, layer))
     if row.parent is not None:
         return False
     mounts = store.ask(store.driver.mounts, layer)
     return all(mount.type == "bind" for mount in mounts) and not os.listdir(mounts[-1].source)
+
+
+def _holds_nothing(tree: ChangesTree) -> bool:
+    """Whether nothing was written there but the bookkeeping of a union that is mounted."""
+    with opened_tree(tree.root) as root:
+        names = map(os.fsencode, os.listdir(root))
+        return all(map(tree.whiteouts.is_private_name, names)) and not tree.whiteouts.is_opaque(root)
 
 
 def _unpack(store: Store, row: Row, tar: BinaryIO, *, alone: bool) -> _Unpacked:

@@ -44,12 +44,17 @@ class Ability(enum.Enum):
     LIVE_READERS = "let a file opened or mapped for reading before its first write see later writes"
     NANOSECOND_TIMES = "keep times to the nanosecond"
     LATE_TIMES = "keep times after January 2038"
+    DIRECTORY_TIMES = "leave a directory's times alone when something in it is first changed"
+    XATTRS = "keep extended attributes"
+    REMOVE_XATTRS = "remove extended attributes"
+    EMPTY_XATTRS = "keep extended attributes without a value"
     LARGE_XATTRS = "keep extended attributes of more than 128 bytes"
     SETID_WRITES = "keep setuid and setgid of a file that root writes to"
     ACLS = "keep POSIX access control lists"
     RENAME_FLAGS = "rename with EXCHANGE and NOREPLACE"
     FALLOCATE = "preallocate and punch holes"
     SPARSE_FILES = "keep holes in files"
+    LONG_NAMES = "keep names of more than 242 bytes"
     TMPFILE = "open unnamed files with O_TMPFILE"
 
 

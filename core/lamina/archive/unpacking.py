@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from lamina.archive.blame import named
 from lamina.archive.brought import Directory, Leaf, is_brought
 from lamina.archive.making import dress_directory, make_file, make_special, make_symlink
 from lamina.archive.names import Meaning, Name, join, judge, judge_link
@@ -23,10 +23,6 @@ from lamina.syscalls import opened
 from lamina.tar import EntryData, EntryType, Header, read_headers
 from lamina.trees import remove_entry
 
-# what the kernel says of names and sizes that no tree can hold; all else it says is about this host
-_IMPOSSIBLE: Final = frozenset(
-    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EFBIG, errno.EMLINK}
-)
 _LARGEST_ID: Final = 0xFFFFFFFE  # one more means "leave it as it is"
 
 
@@ -48,11 +44,14 @@ def apply_direct(layer: BinaryIO, tree: ChangesTree, *, base: bool) -> bool:
     """
     with opened(tree.root, DIRECTORY) as root:
         unpacking = _Merged(root, tree.whiteouts.is_private_xattr) if base else _Direct(root, tree.whiteouts)
+        unpacking.longest_name = tree.whiteouts.longest_name
         return unpacking.run(layer)
 
 
 class _Unpacking(ABC):
     """What both ways have in common."""
+
+    longest_name = 255  # bytes; beyond, the kernel itself refuses
 
     def __init__(self, root: int, is_private: Callable[[str], bool], *, leans: bool) -> None:
         self._root = root
@@ -65,7 +64,7 @@ class _Unpacking(ABC):
         with self._places:
             self._places.at(b"")  # notes the root's times before anything changes them
             for header, data in read_headers(layer):
-                with _named(header.path):
+                with named(header.path):
                     self._take(judge(header.path), header, data)
         self._finish()
         return self._removes
@@ -78,6 +77,8 @@ class _Unpacking(ABC):
         if name.meaning in {Meaning.OPAQUE, Meaning.GONE}:
             self._take_removal(name)
             return
+        if len(name.name) > self.longest_name:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         if max(header.uid, header.gid) > _LARGEST_ID:
             raise BadArchive(header.path, "an owner beyond 32 bits")
         if not name.name:
@@ -176,7 +177,7 @@ class _Unpacking(ABC):
     def _finish(self) -> None:
         """Directories get what the tar says of them; those that it does not mention get back their times."""
         for path, known in reversed(list(self._known.all_directories())):
-            with _named(path):
+            with named(path):
                 self._finish_directory(path, known)
 
     def _finish_directory(self, path: bytes, known: Directory) -> None:
@@ -284,16 +285,3 @@ def _mode(place: Place, name: bytes) -> int | None:
         return os.stat(name, dir_fd=place.descriptor, follow_symlinks=False).st_mode
     except FileNotFoundError:
         return None
-
-
-@contextmanager
-def _named(path: bytes) -> Iterator[None]:
-    """Errors say which entry they are about, and tell impossible archives from hosts that cannot."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _IMPOSSIBLE:
-            raise BadArchive(path, f"no tree can hold it: {error.strerror}") from error
-        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
-    except (OverflowError, ValueError) as error:
-        raise BadArchive(path, f"a number or name beyond what the kernel takes: {error}") from error

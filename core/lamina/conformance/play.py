@@ -10,6 +10,13 @@ from typing import Any
 
 from lamina.conformance.caller import is_root
 from lamina.conformance.model import Step
+from lamina.driver import Ability
+
+
+def _above(step: Step) -> set[bytes]:
+    """The directories in which something may be changed for the first time by this step."""
+    paths = {step.path, step.args.get("to", step.path)}
+    return {b""} | {path.rsplit(b"/", times)[0] for path in paths for times in range(1, path.count(b"/") + 1)}
 
 
 class RealTree:
@@ -18,12 +25,20 @@ class RealTree:
     Every verb sets the times of what it touched, so that two trees that went through the same steps are equal.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cannot: frozenset[Ability] = frozenset()) -> None:
         self.root = os.fsencode(root)
+        self.cannot = cannot
 
     def do(self, step: Step) -> None:
         """The tree is what the step makes of it."""
+        if Ability.DIRECTORY_TIMES not in self.cannot:
+            getattr(self, step.verb)(step.path, step.time, **step.args)
+            return
+        before = {path: os.stat(self._at(path)).st_mtime_ns for path in _above(step)}
         getattr(self, step.verb)(step.path, step.time, **step.args)
+        for path in sorted(before, reverse=True):  # what lies deepest first: setting its times touches those above
+            if os.path.isdir(self._at(path)) and os.stat(self._at(path)).st_mtime_ns != step.time:
+                self._date(before[path], path)
 
     def _at(self, path: bytes) -> bytes:
         return self.root + b"/" + path if path else self.root

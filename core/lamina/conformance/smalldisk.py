@@ -12,9 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from lamina import syscalls
 from lamina.syscalls import opened
 
 _BTRFS_IOC_SYNC: Final = 0x9408  # linux/btrfs.h
+
+
+def kernel_has(kind: str) -> bool:
+    """Whether this kernel can mount file systems of that kind, if need be by a module that it loads now."""
+    try:
+        os.close(syscalls.fsopen(kind))
+    except OSError as error:
+        return error.errno != errno.ENODEV
+    return True
+
+
+def has_loops() -> bool:
+    """Whether an image can be mounted at all."""
+    return Path("/dev/loop-control").exists()
 
 
 @contextmanager

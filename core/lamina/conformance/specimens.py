@@ -87,15 +87,20 @@ def _dated(root: Path, name: str, mtime_ns: int) -> None:
 
 
 def user_xattrs(root: Path) -> None:
-    """Attributes of users: empty, binary and many."""
+    """Attributes of users: binary and many."""
     (root / "file").write_text("with attributes")
     (root / "directory").mkdir()
     for path in (root / "file", root / "directory"):
-        os.setxattr(path, "user.empty", b"")
         os.setxattr(path, "user.binary", bytes(range(100)))
         os.setxattr(path, "user.näme with spaces", b"x")
         for number in range(20):
             os.setxattr(path, f"user.number.{number}", str(number).encode())
+
+
+def empty_xattrs(root: Path) -> None:
+    """An attribute that is only there."""
+    (root / "file").write_text("with an attribute")
+    os.setxattr(root / "file", "user.empty", b"")
 
 
 def trusted_xattrs(root: Path) -> None:
@@ -190,16 +195,24 @@ def sparse(root: Path) -> None:
 
 
 def names(root: Path) -> None:
-    """Names that are long, are not UTF-8, or trip a shell, a mount option, a tar or a parser of lines."""
+    """Names that are not UTF-8, or trip a shell, a mount option, a tar or a parser of lines."""
     place = os.fsencode(root)
-    strange = [b"n" * 255, b"\xff\xfe\xfd", "é".encode(), b"e\xcc\x81", "日本".encode() * 40, b"line\nbreak", b"-rf"]
+    strange = [b"n" * 242, b"\xff\xfe\xfd", "é".encode(), b"e\xcc\x81", "日本".encode() * 40, b"line\nbreak", b"-rf"]
     strange += [b" ", b"...", b"~", b"a:b,c\\d", b"'\"$`*?[]{}", b"tab\there", b"\x01\x1b[31m", b"trailing ", b"#hash"]
     strange += [b"wh.notawhiteout", b"=", b"lowerdir=x", b"NUL", b"\\012"]
     for name in strange:
-        os.mkdir(place + b"/directory of " + name[:240])
-        for path in (name, b"directory of " + name[:240] + b"/" + name):
+        os.mkdir(place + b"/directory of " + name[:229])
+        for path in (name, b"directory of " + name[:229] + b"/" + name):
             with open(place + b"/" + path, "wb") as file:
                 file.write(name)
+
+
+def long_names(root: Path) -> None:
+    """Names as long as Linux takes."""
+    for name in ("n" * 255, "é" * 127 + "e"):
+        (root / name).write_text(name)
+    (root / ("d" * 255)).mkdir()
+    (root / ("d" * 255) / ("n" * 255)).symlink_to("n" * 255)
 
 
 def deep(root: Path) -> None:
@@ -237,10 +250,11 @@ SPECIMENS = [
     _specimen(times),
     _specimen(late_times, needs(Ability.LATE_TIMES)),
     _specimen(nanoseconds, needs(Ability.NANOSECOND_TIMES)),
-    _specimen(user_xattrs),
-    _specimen(trusted_xattrs, needs_root),
+    _specimen(user_xattrs, needs(Ability.XATTRS)),
+    _specimen(empty_xattrs, needs(Ability.EMPTY_XATTRS)),
+    _specimen(trusted_xattrs, needs_root, needs(Ability.XATTRS)),
     _specimen(large_xattrs, needs(Ability.LARGE_XATTRS)),
-    _specimen(capabilities, needs_root),
+    _specimen(capabilities, needs_root, needs(Ability.XATTRS)),
     _specimen(acls, needs(Ability.ACLS)),
     _specimen(hard_links),
     _specimen(symlinks),
@@ -249,6 +263,7 @@ SPECIMENS = [
     _specimen(sizes),
     _specimen(sparse),
     _specimen(names),
+    _specimen(long_names, needs(Ability.LONG_NAMES)),
     _specimen(deep),
 ]
 

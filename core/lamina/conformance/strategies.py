@@ -86,7 +86,8 @@ def _room(model: Model, number: int, name: int) -> bytes | None:
     directories = [path for path in directories if path.count(b"/") < MAXIMUM_DEPTH]
     above = directories[number % len(directories)]
     taken = model.at(above).entries
-    free = [name for name in NAMES if name not in taken]
+    longest = 242 if Ability.LONG_NAMES in model.cannot else 255
+    free = [name for name in NAMES if name not in taken and len(name) <= longest]
     return (above + b"/" if above else b"") + free[name % len(free)] if free else None
 
 
@@ -123,6 +124,8 @@ def _attributes(whim: Whim, model: Model) -> Step | None:
 
 
 def _set_xattr(whim: Whim, model: Model) -> Step | None:
+    if Ability.XATTRS in model.cannot:
+        return None
     path = _pick(model, whim.first, lambda node: node.type in (FILE, DIRECTORY))
     space = "trusted" if is_root() and whim.second % 2 else "user"
     name = f"{space}.lamina.{whim.second % 3}"
@@ -130,6 +133,8 @@ def _set_xattr(whim: Whim, model: Model) -> Step | None:
 
 
 def _remove_xattr(whim: Whim, model: Model) -> Step | None:
+    if Ability.REMOVE_XATTRS in model.cannot:
+        return None
     path = _pick(model, whim.first, lambda node: bool(node.xattrs))
     if path is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -21,12 +22,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 KEEP_SIZE, PUNCH_HOLE = 1, 2
 AT_FDCWD = -100
+# a lack is told by one of these; anything else is a fault. EBUSY: an aufs that would have to copy up two files at once
+_LACKS = (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.EISDIR, errno.EBUSY)
 
 
 def _base(root: Path) -> None:
     write("file", "text")(root)
     link("file", "twin")(root)
     write("dir/inside", "inside")(root)
+    with contextlib.suppress(OSError):  # a file system without them
+        os.setxattr(root / "dir/inside", "user.empty", b"")
+    os.utime(root / "dir", (1, 1))
 
 
 def _nanoseconds(root: Path) -> bool:
@@ -50,6 +56,27 @@ def _large_xattrs(root: Path) -> bool:
     value = os.urandom(1500)
     os.setxattr(root / "file", "user.large", value)
     return os.getxattr(root / "file", "user.large") == value
+
+
+def _directory_times(root: Path) -> bool:
+    (root / "dir/inside").chmod(0o600)
+    return (root / "dir").stat().st_mtime == 1
+
+
+def _xattrs(root: Path) -> bool:
+    os.setxattr(root / "file", "user.small", b"x")
+    return os.getxattr(root / "file", "user.small") == b"x"
+
+
+def _remove_xattrs(root: Path) -> bool:
+    os.setxattr(root / "file", "user.lamina", b"x")
+    os.removexattr(root / "file", "user.lamina")
+    return os.listxattr(root / "file") == []
+
+
+def _empty_xattrs(root: Path) -> bool:
+    (root / "dir/inside").chmod(0o600)
+    return os.listxattr(root / "dir/inside") == ["user.empty"]
 
 
 def _setid_writes(root: Path) -> bool:
@@ -103,6 +130,16 @@ def _sparse(root: Path) -> bool:
     return (root / "sparse").stat().st_blocks * 512 < 2 << 20
 
 
+def _long_names(root: Path) -> bool:
+    try:
+        (root / ("n" * 255)).touch()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+    return (root / ("n" * 255)).exists()
+
+
 def _tmpfile(root: Path) -> bool:
     os.close(os.open(root, os.O_TMPFILE | os.O_RDWR, 0o600))
     return True
@@ -138,11 +175,16 @@ PROBES: dict[Ability, Callable[[Path], bool]] = {
     Ability.NANOSECOND_TIMES: _nanoseconds,
     Ability.LATE_TIMES: _late_times,
     Ability.LARGE_XATTRS: _large_xattrs,
+    Ability.DIRECTORY_TIMES: _directory_times,
+    Ability.XATTRS: _xattrs,
+    Ability.REMOVE_XATTRS: _remove_xattrs,
+    Ability.EMPTY_XATTRS: _empty_xattrs,
     Ability.SETID_WRITES: _setid_writes,
     Ability.ACLS: _acls,
     Ability.RENAME_FLAGS: _rename_flags,
     Ability.FALLOCATE: _fallocate,
     Ability.SPARSE_FILES: _sparse,
+    Ability.LONG_NAMES: _long_names,
     Ability.TMPFILE: _tmpfile,
 }
 
@@ -151,8 +193,7 @@ def _works(probe: Callable[[Path], bool], root: Path) -> bool:
     try:
         return probe(root)
     except OSError as error:
-        # a lack is told by one of these; anything else is a fault
-        if error.errno in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.EISDIR):
+        if error.errno in _LACKS:
             return False
         raise
 

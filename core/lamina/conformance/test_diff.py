@@ -31,8 +31,9 @@ from lamina.conformance.harness import (
     unlink,
     write,
 )
-from lamina.conformance.marks import needs_root
+from lamina.conformance.marks import needs, needs_root
 from lamina.conformance.witness import assert_same, expected_changes
+from lamina.driver import Ability
 from lamina.snapshotter import Snapshotter
 
 
@@ -104,7 +105,10 @@ EDITS: list[tuple[str, list[Edit]]] = [
     ("everything removed", [lambda root: [rmtree(name)(root) for name in os.listdir(root)]]),
     ("a prefix of another name", [write("dir.d/file"), write("dir/file"), write("dir-d")]),
 ]
-every_edit = pytest.mark.parametrize("edits", [pytest.param(edits, id=name) for name, edits in EDITS])
+_NEEDS = {"an attribute": needs(Ability.XATTRS)}
+every_edit = pytest.mark.parametrize(
+    "edits", [pytest.param(edits, id=name, marks=_NEEDS.get(name, ())) for name, edits in EDITS]
+)
 
 
 def _two(room: Room, snapshots: Snapshotter, edits: list[Edit]) -> None:

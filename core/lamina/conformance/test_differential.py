@@ -70,7 +70,7 @@ def _play(room: Room, snapshots: Snapshotter, steps: list[Step], *, first: bool)
     all_steps = [start, *steps] if first else steps
     with mounted(room, snapshots, "growing") as root:
         for step in all_steps:
-            RealTree(root).do(step)
+            RealTree(root, room.driver_class.cannot).do(step)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 
 from lamina.conformance.harness import Room, assert_ids_agree, edit, grow, mounted, seen, write
 from lamina.conformance.marks import needs_root
-from lamina.conformance.smalldisk import btrfs, ext4, fill, tmpfs, wake_the_cleaner
+from lamina.conformance.smalldisk import btrfs, ext4, fill, has_loops, kernel_has, tmpfs, wake_the_cleaner
 from lamina.conformance.witness import Manifest, assert_same
 from lamina.errors import DriverFailed, NoSpace
 from lamina.snapshotter import Snapshotter
@@ -35,6 +35,10 @@ DISKS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
 @pytest.fixture(params=DISKS)
 def small(request: pytest.FixtureRequest, room: Room) -> Iterator[Room]:
     """A room on a disk of its own, which can be filled."""
+    if request.param != "tmpfs" and not has_loops():
+        pytest.skip("this kernel has no loop devices")
+    if not kernel_has(request.param):
+        pytest.skip(f"this kernel has no {request.param}")
     place = room.place("disk")
     with DISKS[request.param](place, room.path / "image"):
         inner = attrs.evolve(room, path=place)

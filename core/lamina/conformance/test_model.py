@@ -128,7 +128,7 @@ class Histories(RuleBasedStateMachine):
         assert_same(self.models[key].manifest(), manifest(self._place(key)))
 
     def _do(self, key: str, step: Step) -> None:
-        RealTree(self._place(key)).do(step)
+        RealTree(self._place(key), self.room.driver_class.cannot).do(step)
         ModelTree(self.models[key]).do(step)
         if step.verb == "link" and not can(self.room.driver_class, Ability.LOWER_LINK_NUMBERS):
             self._leave(key)

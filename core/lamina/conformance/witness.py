@@ -123,6 +123,18 @@ def assert_same(wanted: Manifest, got: Manifest, *, ignoring: Iterable[str] = ()
         raise AssertionError("the trees differ:\n" + "\n".join(told[:20]) + more)
 
 
+def undated(tree: Manifest) -> Manifest:
+    """The same tree, with directories that all have one time."""
+    return {
+        path: attrs.evolve(entry, mtime_ns=0) if entry.type == stat.S_IFDIR else entry for path, entry in tree.items()
+    }
+
+
+def in_whole_seconds(tree: Manifest) -> Manifest:
+    """The same tree, without the fractions of its times."""
+    return {path: attrs.evolve(entry, mtime_ns=entry.mtime_ns // 10**9 * 10**9) for path, entry in tree.items()}
+
+
 def expected_changes(old: Manifest, new: Manifest) -> list[tuple[str, bytes]]:
     """The canonical diff of two trees by definition: sorted `(letter, path)`, removals without what was inside."""
     kinds: dict[bytes, str] = {}
