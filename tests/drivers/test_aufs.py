@@ -1,21 +1,26 @@
-"""What is particular to aufs, on plain directories; the suite runs where a kernel has it (LAMINA_AUFS_KERNEL)."""
+"""What is particular to aufs, on plain directories; test_aufs_kernel.py is for kernels that have it."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from lamina.archive import apply_direct
 from lamina.changes import ChangesTree
 from lamina.diff.walking import Recorded
+from lamina.errors import BadArchive
 from lamina.layer import Kind, Layer
 from lamina.mount import Mount, mount_all, unmount
 from lamina.syscalls import opened
 from lamina_aufs.branches import MOST, STEP, aufs_mounts, to_be_flattened
 from lamina_aufs.driver import AufsDriver
 from lamina_aufs.flattening import flatten
+from lamina_aufs.marks import spell_out
 from lamina_aufs.whiteouts import AufsWhiteouts
 
 needs_root = pytest.mark.needs_root
@@ -112,7 +117,16 @@ def test_branches_that_do_not_fit_into_a_page_are_appended() -> None:
     shown = first.options[1].removeprefix("br:").split(":") + named
     assert shown == [f"{branch}=ro+wh" for branch in branches]
     assert all(len(",".join(mount.options[2:])) < 4096 for mount in later)
-    assert len(later) == 1  # as many at once as fit into the page of a remount
+    assert len(later) == 1  # as many at once as a remount takes
+
+
+def test_no_call_names_more_than_aufs_has_room_for() -> None:
+    """One more than 85, however short they are, and the kernel panics."""
+    mounts = aufs_mounts([f"/{number}" for number in range(127)], ("dio", "acl"), writable=True)
+
+    branches = [sum(option.count("=r") for option in mount.options) for mount in mounts]
+    assert sum(branches) == 127
+    assert max(branches) <= 64
 
 
 @pytest.mark.parametrize("depth", [1, 2, MOST, MOST + 1, 200, 500, 1000])
@@ -152,11 +166,11 @@ def test_a_deep_stack_stands_on_a_flattened_one_that_is_made_once(driver: AufsDr
     for number in range(1, 201):
         driver.prepare(active(number))
         (driver.home / str(number) / "fs" / f"file{number}").touch()
-    parents = tuple(range(200, 0, -1))
-    driver.prepare(active(201, *parents))
+    view = Layer(201, Kind.VIEW, tuple(range(200, 0, -1)))
+    driver.prepare(view)
 
-    mounts = driver.mounts(active(201, *parents))
-    again = driver.mounts(active(201, *parents))
+    mounts = driver.mounts(view)
+    again = driver.mounts(view)
 
     number = to_be_flattened(200)
     words = ",".join(option for mount in mounts for option in mount.options)
@@ -173,7 +187,7 @@ def test_a_home_with_separators_in_its_name_is_named_by_a_link_without(tmp_path:
     driver.prepare(active(1))
     driver.prepare(active(2, 1))
 
-    (mount,) = driver.mounts(active(2, 1))
+    (mount,) = driver.mounts(Layer(3, Kind.VIEW, (2, 1)))
 
     branches = mount.options[1].removeprefix("br:").split(":")
     upper, lower = (Path(branch.rpartition("=")[0]) for branch in branches)
@@ -181,6 +195,14 @@ def test_a_home_with_separators_in_its_name_is_named_by_a_link_without(tmp_path:
     assert lower.samefile(driver.home / "1/fs")
     driver.stop()
     assert not upper.parents[1].exists()
+
+
+def test_what_a_killed_trial_has_left_goes_at_the_next_start(driver: AufsDriver) -> None:
+    tree(driver.home / ".trial-killed", lower__file="x")
+
+    driver.start()
+
+    assert os.listdir(driver.home) == []
 
 
 def test_a_layer_that_is_busy_for_a_moment_is_removed_all_the_same(
@@ -227,6 +249,91 @@ def test_commit_leaves_nothing_of_aufs_itself(driver: AufsDriver) -> None:
     (fs / ".wh..wh.aufs").touch()
     (fs / ".wh.removed").touch()
 
+    os.utime(fs, ns=(1, 2))
+
     driver.commit(Layer(1, Kind.COMMITTED))
 
     assert os.listdir(fs) == [".wh.removed"]
+    assert fs.stat().st_mtime_ns == 2
+
+
+def test_a_name_longer_than_aufs_can_show_does_not_come_in_from_a_tar(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("n" * 242))
+        tar.addfile(tarfile.TarInfo("n" * 243))
+    out.seek(0)
+
+    with pytest.raises(BadArchive, match="too long"):
+        apply_direct(out, ChangesTree(tmp_path, DIALECT), base=False)
+
+    assert os.listdir(tmp_path) == ["n" * 242]
+
+
+# opaque directories, which no committed layer has
+
+
+def opaque(directory: Path) -> None:
+    with opened(directory, os.O_RDONLY) as here:
+        DIALECT.write_opaque(here)
+
+
+def paths(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+
+def test_an_opaque_directory_is_spelled_out_as_removals_of_what_it_hides(tmp_path: Path) -> None:
+    one = tree(tmp_path / "1", dir__a="1", dir__b="1", dir__kept="1", other="1")
+    two = tree(tmp_path / "2", dir__c="2", **{"dir__.wh.b": ""})
+    three = tree(tmp_path / "3", dir__kept="3")
+    opaque(three / "dir")
+    os.utime(three / "dir", ns=(1, 2))
+
+    for _ in range(2):  # as after a crash
+        spell_out(three, [two, one], DIALECT)
+
+    assert paths(three) == ["dir", "dir/.wh.a", "dir/.wh.c", "dir/kept"]
+    assert (three / "dir").stat().st_mtime_ns == 2
+
+
+def test_what_lies_in_an_opaque_directory_hides_as_well(tmp_path: Path) -> None:
+    below = tree(tmp_path / "below")
+    (below / "dir/sub/deep").mkdir(parents=True)
+    (below / "dir/sub/deep/old").touch()
+    layer = tree(tmp_path / "layer")
+    (layer / "dir/sub/deep").mkdir(parents=True)
+    (layer / "dir/sub/deep/new").touch()
+    opaque(layer / "dir")
+
+    spell_out(layer, [below], DIALECT)
+
+    assert paths(layer) == ["dir", "dir/sub", "dir/sub/deep", "dir/sub/deep/.wh.old", "dir/sub/deep/new"]
+
+
+def test_an_opaque_directory_above_nothing_loses_its_mark(tmp_path: Path) -> None:
+    below, layer = tree(tmp_path / "below", other="1"), tree(tmp_path / "layer", dir__new="2")
+    opaque(layer / "dir")
+    opaque(layer)
+
+    spell_out(layer, [below], DIALECT)
+
+    assert paths(layer) == [".wh.other", "dir", "dir/new"]
+
+
+def test_a_directory_in_place_of_a_file_does_not_show_what_lay_below_the_file(tmp_path: Path) -> None:
+    one, two = tree(tmp_path / "1", x__old="1"), tree(tmp_path / "2", x="2")
+    three = tree(tmp_path / "3", x__new="3")
+
+    spell_out(three, [two, one], DIALECT)
+
+    assert paths(three) == ["x", "x/.wh.old", "x/new"]
+
+
+def test_a_directory_that_was_removed_between_is_not_hidden_once_more(tmp_path: Path) -> None:
+    one, two = tree(tmp_path / "1", dir__old="1"), tree(tmp_path / "2", **{".wh.dir": ""})
+    three = tree(tmp_path / "3", dir__new="3")
+    opaque(three / "dir")
+
+    spell_out(three, [two, one], DIALECT)
+
+    assert paths(three) == ["dir", "dir/new"]

@@ -48,6 +48,9 @@ _SECONDS_EACH: Final = (
 )
 _THE_KERNELS_PART: Final = "test_driver or test_life or test_layers or test_limits or test_live"
 PARTS: Final[Mapping[str, str]] = {"overlay": _THE_KERNELS_PART, "btrfs": _THE_KERNELS_PART}
+OWN_TESTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "aufs": ("tests/drivers/test_aufs.py", "tests/drivers/test_aufs_kernel.py"),
+}
 TOLD: Final = "" if os.environ.get("LAMINA_LONG") else "a part of the suite; LAMINA_LONG=1 asks for all"
 SECONDS: Final = 3600 if os.environ.get("LAMINA_LONG") else 900  # for one guest with all its drivers
 
@@ -72,7 +75,7 @@ def script_for(drivers: tuple[str, ...]) -> str:
     for driver in drivers:
         prelude, place = PLACES.get(driver, (":", "$ROOM"))
         suite = ["lamina.cli.main", "conformance", driver, "--must-run", *TRIMMED, *OPTIONS.get(driver, ())]
-        own = ["pytest", f"tests/drivers/test_{driver}.py"]
+        own = ["pytest", *OWN_TESTS.get(driver, (f"tests/drivers/test_{driver}.py",))]
         first, second = reports_of(driver)
         lines += [prelude, *_run(place, [*suite, *_part_for(driver), "--driver-root", "."], first)]
         lines += _run(shlex.quote(str(HOUSE)), own, second)

@@ -42,8 +42,10 @@ stty -F /dev/ttyS0 raw -echo
 exec >/dev/ttyS0 2>&1 </dev/null
 kernel=$(uname -r); mkdir -p /run/kernel/lib/modules; ln -s /usr/lib/uml/modules/$kernel /run/kernel/lib/modules/
 printf '#!/bin/sh\nexec modprobe -d /run/kernel "$@"\n' >/run/modprobe; chmod 755 /run/modprobe
-echo /run/modprobe >/proc/sys/kernel/modprobe
-for module in @MODULES@; do /run/modprobe -q $module; done
+if [ -e /proc/sys/kernel/modprobe ]; then  # not where everything is built in
+    echo /run/modprobe >/proc/sys/kernel/modprobe
+    for module in @MODULES@; do /run/modprobe -q $module; done
+fi
 mount -t hostfs -o @IO@/out out $OUT || echo "cannot write to the host"
 mount -t ext4 -o noatime /dev/ubda $ROOM && mkdir -m 1777 $TMPDIR || echo "cannot mount the disk"
 ip link set lo up; hostname uml; ulimit -n 4096; cd $ROOM

@@ -1,4 +1,4 @@
-"""An aufs mount as data: its branches, as many as fit into one page, and the rest by remounting."""
+"""An aufs mount as data: its branches, as many as the kernel takes at once, and the rest by remounting."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from lamina.mount import Mount
 MOST: Final = 126  # read-only branches; aufs takes 127 in all, unless its kernel was configured for more
 STEP: Final = 64  # flattened layers come in multiples of it, so that many stacks share them
 _PAGE: Final = 4096 - 1
+# options and branches in one call: aufs has an array of a page for them, of 85 on 64-bit machines; at one more, it
+# frees what it never had, and the kernel panics (seen on 6.1, and the same code from 5.10 to 6.11)
+_AT_ONCE: Final = 64
 
 
 def aufs_mounts(branches: Sequence[str], options: Sequence[str], *, writable: bool) -> tuple[Mount, ...]:
@@ -19,7 +22,7 @@ def aufs_mounts(branches: Sequence[str], options: Sequence[str], *, writable: bo
     """
     words = [f"{path}={'rw' if writable and not number else 'ro+wh'}" for number, path in enumerate(branches)]
     room = _PAGE - len(",".join(("br", *options)))
-    first = _fitting(words, room)
+    first = min(_fitting(words, room), _AT_ONCE - len(options))
     how = ("rw" if writable else "ro", f"br:{':'.join(words[:first])}", *options)
     return (Mount("aufs", "none", how), *_appended([f"append:{word}" for word in words[first:]], how[0]))
 
@@ -27,7 +30,7 @@ def aufs_mounts(branches: Sequence[str], options: Sequence[str], *, writable: bo
 def _appended(words: Sequence[str], how: str) -> Iterator[Mount]:
     """Remounts that add the branches below those before, as many at once as fit."""
     while words:
-        number = _fitting(words, _PAGE)
+        number = min(_fitting(words, _PAGE), _AT_ONCE)
         yield Mount("aufs", "none", ("remount", how, *words[:number]))
         words = words[number:]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -14,18 +14,21 @@ from typing import ClassVar, Final
 from lamina import syscalls
 from lamina.changes import ChangesTree
 from lamina.driver import Ability, Driver, Health, StoresChanges
-from lamina.inheritance import adopt_root
+from lamina.inheritance import adopt_root, inherit_root
 from lamina.layer import Kind, Layer
 from lamina.layerdirs import layers_in, remove_layer
-from lamina.mount import Mount, bind, mount_all
+from lamina.mount import Mount, bind
 from lamina.syscalls import opened
 from lamina.trees import remove_tree
+from lamina_aufs import joint
 from lamina_aufs.branches import aufs_mounts, to_be_flattened
-from lamina_aufs.flattening import dress, flatten
+from lamina_aufs.flattening import flatten
+from lamina_aufs.marks import spell_out
+from lamina_aufs.trial import forget_interrupted, try_out
 from lamina_aufs.whiteouts import AufsWhiteouts
 
 _FLAT: Final = "flat"
-_ALONE: Final = "alone"  # a layer without a parent so far
+_ALONE: Final = "alone"  # beside a layer that was prepared without a parent, and may get one when it is committed
 _RUN: Final = Path("/run")
 
 
@@ -36,31 +39,40 @@ class AufsDriver(Driver, StoresChanges):
     cannot: ClassVar[frozenset[Ability]] = frozenset(
         {
             Ability.RENAME_LOWER_DIRECTORY,  # EXDEV, as on overlay
-            Ability.LOWER_HARD_LINKS,  # noplink: see the README
             Ability.LIVE_READERS,  # an open file of a lower layer stays what it was
-            Ability.RENAME_FLAGS,  # aufs has no renameat2
-            Ability.TMPFILE,  # its own support needs a writable branch of the same kind throughout
+            Ability.LONG_NAMES,  # room is kept for its prefixes
         }
     )
 
     # the host
 
     def health(self) -> Health:
-        """Whether this kernel has aufs at all."""
+        """Whether this kernel has aufs, and mounts it on the file system of our home: tried out."""
         if not _has_aufs():
             return Health((f"the kernel (Linux {os.uname().release}) has no aufs; boot one with the aufs patches",))
         if os.geteuid() != 0:
             return Health(("only root may mount aufs",))
-        return Health()
+        trial = try_out(os.fspath(_nearest_existing(self.home)))
+        if trial.problem:
+            return Health((f"aufs cannot be mounted in {self.home}: {trial.problem}; choose another root",))
+        lacking = ", ".join(sorted(ability.name for ability in trial.lacking)) or "nothing"
+        return Health(notes=(f"aufs {_version()}; tried out, and lacking here: {lacking}",))
+
+    def lacking(self) -> frozenset[Ability]:
+        """Beside what no aufs can, what this kernel's was found to lack."""
+        return self.cannot | try_out(os.fspath(_nearest_existing(self.home))).lacking
 
     def start(self) -> None:
         """`home` exists; the ways to mounted trees may be passed by others, but not listed."""
         self.home.mkdir(parents=True, exist_ok=True)
         self.home.chmod(0o711)  # whatever the umask says
+        forget_interrupted(self.home)
 
     def stop(self) -> None:
-        """The short name of the home is gone."""
+        """No layer is joined, and the short name of the home is gone. Core asks only when nothing is mounted."""
         if self.home.exists():
+            for layer_id in self.layers():
+                self.release(layer_id)
             self._short_home().unlink(missing_ok=True)
 
     # a layer's life
@@ -72,24 +84,25 @@ class AufsDriver(Driver, StoresChanges):
             return
         fs = self._fs(layer.id)
         fs.mkdir(parents=True, mode=0o700)
-        fs.chmod(0o755)  # whatever the umask says
-        if layer.parent is not None:
-            dress(fs, self._fs(layer.parent))
+        if layer.parent is None:
+            fs.chmod(0o755)  # whatever the umask says
+            os.utime(fs, ns=(0, 0))  # the time of a root that nobody has touched
+            (self._place(layer.id) / _ALONE).touch()
         else:
-            (fs.parent / _ALONE).touch()
+            inherit_root(os.fspath(self._fs(layer.parent)), os.fspath(fs), times=True)
 
     def commit(self, layer: Layer) -> None:
-        """Nothing moves; what aufs kept for itself goes."""
-        alone = self._fs(layer.id).parent / _ALONE
-        if layer.parent is not None and alone.exists():  # joined to its parent only now
-            adopt_root(str(self._fs(layer.parent)), str(self._fs(layer.id)))
+        """What aufs kept for itself goes, and so do marks of opaque directories, which hide too little from below."""
+        fs, alone = self._fs(layer.id), self._place(layer.id) / _ALONE
+        joint.take_down(self._place(layer.id))
+        if layer.parent is not None and alone.exists():
+            adopt_root(os.fspath(self._fs(layer.parent)), os.fspath(fs))
+        spell_out(fs, [self._fs(each) for each in layer.parents], AufsWhiteouts())
         alone.unlink(missing_ok=True)
-        for name in os.listdir(self._fs(layer.id)):
-            if AufsWhiteouts().is_private_name(os.fsencode(name)) and name != ".wh..wh..opq":
-                remove_tree(self._fs(layer.id) / name)
 
     def remove(self, layer_id: int) -> None:
         """Forget the layer. It loses its name before its files, so that a half of it is never taken for the whole."""
+        joint.take_down(self._place(layer_id), wanted=False)
         remove_layer(self.home, layer_id)
 
     def layers(self) -> set[int]:
@@ -99,24 +112,49 @@ class AufsDriver(Driver, StoresChanges):
     # seeing a layer
 
     def mounts(self, layer: Layer) -> tuple[Mount, ...]:
-        """An aufs of the layer and its parents, or a bind mount where there is only one of them."""
-        own = (layer.id,) if layer.kind is not Kind.VIEW or layer.parent is None else ()
-        ids = (*own, *layer.parents)
+        """A bind mount of the place where a layer that is written to is joined with its parents, which it is now.
+
+        What is only read is joined where it is wanted, or bound there if it is one directory.
+        """
+        if layer.writable:
+            place = self._place(layer.id)
+            mounts = () if joint.is_up(place) else self._union(layer, (layer.id, *self._shown_below(layer)))
+            return (bind(joint.bring_up(place, mounts), writable=True),)
+        ids = layer.parents if layer.kind is Kind.VIEW and layer.parent is not None else (layer.id, *layer.parents)
         if len(ids) == 1:
-            return (bind(self._fs(ids[0]), writable=layer.writable),)
-        number = to_be_flattened(len(layer.parents))
+            return (bind(self._fs(ids[0]), writable=False),)
+        return self._union(layer, ids)
+
+    def _shown_below(self, layer: Layer) -> tuple[int, ...]:
+        """aufs does not look for the mark at the top of a branch."""
+        with opened(self._fs(layer.id), os.O_RDONLY | os.O_DIRECTORY) as root:
+            return () if AufsWhiteouts().is_opaque(root) else layer.parents
+
+    def _union(self, layer: Layer, ids: tuple[int, ...]) -> tuple[Mount, ...]:
+        number = to_be_flattened(len(ids) - 1 if layer.writable else len(ids))
         kept, flat = (ids[: len(ids) - number], ids[len(ids) - number :]) if number else (ids, ())
         home = self._linked_home()
         branches = [f"{home}/{each}/fs" for each in kept]
         if flat:
             self._flatten(flat)
             branches.append(f"{home}/{flat[0]}/{_FLAT}")
-        return aufs_mounts(branches, self._options(layer.id), writable=layer.writable)
+        return aufs_mounts(branches, self._options(layer), writable=layer.writable)
 
-    def _options(self, layer_id: int) -> tuple[str, ...]:
+    def _options(self, layer: Layer) -> tuple[str, ...]:
         # the file goes at once, and has to be new; on a tmpfs, since it is read and written for every look-up
-        xino = f"xino=/dev/shm/{self._short_home().name}-{layer_id}.xino"
-        return ("dio", "noplink", xino, *(("dirperm1",) if _takes_dirperm1(os.fspath(self.home)) else ()))
+        xino = f"xino=/dev/shm/{self._short_home().name}-{layer.id}.xino"
+        return ("dio", *(() if layer.writable else ("noplink",)), xino, *try_out(os.fspath(self.home)).options)
+
+    def release(self, layer_id: int) -> None:
+        """The layer is joined nowhere, and its own directory holds all that was to be seen.
+
+        On a full disk it may stay joined: then `commit` fails, and `remove` works.
+        """
+        try:
+            joint.take_down(self._place(layer_id))
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
 
     def _flatten(self, ids: tuple[int, ...]) -> None:
         """The layers, the topmost first, lie as one directory inside the topmost."""
@@ -151,11 +189,15 @@ class AufsDriver(Driver, StoresChanges):
     # changes
 
     def changes(self, layer: Layer) -> ChangesTree:
-        """The layer's own directory."""
+        """The layer's own directory, which tells also of names that aufs until now only remembered."""
+        joint.settle_up(self._place(layer.id))
         return ChangesTree(self._fs(layer.id), AufsWhiteouts())
 
+    def _place(self, layer_id: int) -> Path:
+        return self.home / str(layer_id)
+
     def _fs(self, layer_id: int) -> Path:
-        return self.home / str(layer_id) / "fs"
+        return self._place(layer_id) / "fs"
 
 
 def _has_aufs() -> bool:
@@ -166,25 +208,12 @@ def _has_aufs() -> bool:
     return "\taufs\n" in Path("/proc/filesystems").read_text(encoding="ascii")
 
 
-@functools.cache
-def _takes_dirperm1(directory: str) -> bool:
-    """Whether this aufs can be told to look at the topmost directory's mode only: asked by a mount nobody else sees."""
-    answer: list[bool] = []
+def _version() -> str:
+    try:
+        return Path("/sys/module/aufs/version").read_text(encoding="ascii").strip()
+    except OSError:
+        return "of an unknown version"
 
-    def work() -> None:
-        try:
-            syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_NEWNS)
-            syscalls.mount(b"none", b"/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)
-            mount_all([Mount("tmpfs", "none")], Path(directory))
-            for name in ("lower", "upper"):
-                Path(directory, name).mkdir()
-            os.chdir(directory)
-            mount_all([Mount("aufs", "none", ("br:upper=rw:lower=ro+wh", "dirperm1"))], Path(directory, "upper"))
-            answer.append(True)
-        except OSError:
-            pass
 
-    thread = threading.Thread(target=work, name="lamina-aufs-trial")
-    thread.start()
-    thread.join()
-    return bool(answer)
+def _nearest_existing(path: Path) -> Path:
+    return next(each for each in (path, *path.absolute().parents) if each.is_dir())

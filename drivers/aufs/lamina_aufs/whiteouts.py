@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -18,6 +18,8 @@ _OWN: Final = b".wh..wh."  # .wh..wh.aufs, .wh..wh.orph, .wh..wh.plnk and the ma
 @attrs.frozen
 class AufsWhiteouts(Whiteouts):
     """The removal of `name` is an empty file `.wh.name`; a directory that holds `.wh..wh..opq` hides what is below."""
+
+    longest_name: ClassVar[int] = 242  # AUFS_MAX_NAMELEN: room for `.wh..wh.` and for `.` and four digits
 
     def is_whiteout(self, directory: int, name: bytes, status: os.stat_result) -> bool:
         """A file whose name says so."""
