@@ -50,7 +50,7 @@ def inside(house: ZfsHouse, place: Path, code: str) -> None:
     """Run the code where the daemon's mounts are to be seen, with a driver on a dataset of its own."""
     argv = [sys.executable, "-c", _PREFACE + code, str(place / "layers"), f"{house.pool}/{place.name}"]
 
-    told = subprocess.run(house.inside(argv), capture_output=True, text=True, check=False)
+    told = subprocess.run(house.inside(argv), capture_output=True, text=True, check=False, timeout=60)
 
     assert told.returncode == 0, told.stderr
 
@@ -135,6 +135,29 @@ driver.stop()
 assert not is_mounted(home / "2/tree")
 driver.remove(2)
 driver.remove(1)
+""",
+    )
+
+
+@needs_root
+def test_many_layers_are_mounted_at_once_and_all_are_served(house: ZfsHouse, tmp_path: Path) -> None:
+    inside(
+        house,
+        tmp_path,
+        """
+from concurrent.futures import ThreadPoolExecutor
+
+def come_and_go(number):
+    for _ in range(9):
+        driver.mounts(active(number))
+        driver.release(number)
+
+for number in range(1, 17):
+    driver.prepare(active(number))
+with ThreadPoolExecutor(16) as threads:
+    list(threads.map(come_and_go, range(1, 17)))
+for number in range(1, 17):
+    driver.remove(number)
 """,
     )
 
