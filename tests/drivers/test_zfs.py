@@ -205,6 +205,33 @@ driver.remove(1)
 
 
 @needs_root
+def test_a_layer_takes_the_same_few_runs_of_zfs_however_many_there_are(house: ZfsHouse, tmp_path: Path) -> None:
+    inside(
+        house,
+        tmp_path,
+        """
+from lamina_zfs import commands
+run, told = commands.run, []
+commands.run = lambda *words, **how: told.append(words[1]) or run(*words, **how)
+driver.layers()
+
+def life_of(number):
+    told.clear()
+    committed(driver, number, *reversed(range(1, number)))
+    driver.layers()
+    return list(told)
+
+lives = [life_of(number) for number in range(1, 13)]
+assert lives[-1] == lives[1] == ["clone", "unmount", "snapshot"], lives
+told.clear()
+for number in range(12, 0, -1):
+    driver.remove(number)
+assert told == ["destroy"] * 12, told
+""",
+    )
+
+
+@needs_root
 def test_a_host_without_the_daemon_is_told_so(tmp_path: Path) -> None:
     code = """
 import sys
