@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +19,10 @@ from lanes import LANES, Outcome, cut_for, outcome_of, record
 from loops import btrfs_on_a_loop
 from zfsdaemon import zfs_house
 
+from lamina.syscalls import opened
+
 Argv = list[str]
+_QUOTA_CTL, _ENABLE_SIMPLE_QUOTA = 0xC0109428, 4
 
 
 @contextmanager
@@ -67,3 +73,39 @@ def test_the_driver_conforms(
         record(request.node, attrs.evolve(outcome, why="; ".join(filter(None, (cut.told, outcome.why)))))
     assert told.returncode == 0, told.stdout + told.stderr
     assert report.exists()
+
+
+@pytest.mark.parametrize("kind", ["full", "simple"])
+def test_a_size_on_btrfs_is_enforced_where_quotas_are_on(kind: str, tmp_path: Path) -> None:
+    """The lane's own btrfs has none, and there a size is refused; both answers have to be true."""
+    argv = [
+        sys.executable,
+        "-m",
+        "lamina.cli.main",
+        "conformance",
+        "btrfs",
+        "--must-run",
+        "lamina.conformance.test_limits",
+    ]
+
+    with btrfs_on_a_loop(tmp_path, options="discard") as root:
+        _switch_quotas_on(root, simple=kind == "simple")
+        told = subprocess.run([*argv, "--driver-root", root], capture_output=True, text=True, check=False)
+
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "2 skipped: it is enforced here" in told.stdout  # of six: what is said of refused and accounted ones
+
+
+def _switch_quotas_on(root: Path, *, simple: bool) -> None:
+    """As an administrator does; Debian's btrfs-progs are too old to ask for simple ones (linux/btrfs.h, Linux 6.7)."""
+    if not simple:
+        subprocess.run(["btrfs", "quota", "enable", root], check=True)
+        subprocess.run(["btrfs", "quota", "rescan", "-w", root], check=True, capture_output=True)
+        return
+    with opened(root, os.O_RDONLY | os.O_DIRECTORY) as directory:
+        try:
+            fcntl.ioctl(directory, _QUOTA_CTL, struct.pack("<QQ", _ENABLE_SIMPLE_QUOTA, 0))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            pytest.skip("this kernel has no simple quotas")
