@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 import pytest
 
+from lamina.conformance.harness import Room, grow, unlink, write
 from lamina.conformance.smalldisk import cut_the_power, ext4, mounted_image
 from lamina.errors import ConfigError, NoSpace, StoreBroken
 from lamina.layer import Kind, Layer
@@ -237,6 +238,46 @@ def test_a_nearly_full_pool_takes_no_new_layer_and_says_what_to_do(driver: Devma
 
     assert driver.layers() == {1}
     driver.prepare(active(2, 1))
+
+
+@thin
+def test_a_pool_with_nearly_full_metadata_takes_no_new_layer_either(tmp_path: Path) -> None:
+    driver = driver_at(tmp_path / "layers", loop_metadata_size=2 << 20)
+    driver.start()
+    pool = driver._pool  # noqa: SLF001
+    for number in range(1000, 1020):
+        pool.mapper.message(pool.record.name, f"create_thin {number}")
+    free = int(pool.status().free_percent["metadata"])
+    careful = driver_at(driver.home, loop_metadata_size=2 << 20, min_free_percent=free + 1)
+
+    with pytest.raises(NoSpace, match=f"less than {free + 1}% is free of its metadata: remove layers or enlarge"):
+        careful.prepare(active(1))
+
+    assert driver.layers() == set()
+    driver.prepare(active(1))
+    driver.remove(1)
+    driver.stop()
+
+
+@thin
+def test_layers_on_xfs_are_seen_together_compared_and_removed(tmp_path: Path) -> None:
+    if shutil.which("mkfs.xfs") is None:
+        pytest.skip("there is no mkfs.xfs")
+    options = DevmapperOptions(**(SMALL | {"filesystem": "xfs", "base_size": 300 << 20, "loop_data_size": 512 << 20}))
+    room = Room(tmp_path, DevmapperDriver, options)
+
+    with room.open() as snapshots:
+        grow(room, snapshots, "base", write("file", "text"), write("gone", "x"))
+        grow(room, snapshots, "child", write("file", "more text"), unlink("gone"), parent="base")
+        with snapshots.look("base") as below, snapshots.look("child") as above:
+            seen = (below / "file").read_text(), (above / "file").read_text(), os.listdir(above)
+        told = {(change.kind.name, change.path) for change in snapshots.changes("child")}
+        for name in ("child", "base"):
+            snapshots.remove(name)
+        assert snapshots.driver.layers() == set()
+
+    assert seen == ("text", "more text", ["file"])
+    assert told == {("MODIFIED", b""), ("MODIFIED", b"file"), ("DELETED", b"gone")}
 
 
 @thin

@@ -50,7 +50,7 @@ def inside(house: ZfsHouse, place: Path, code: str) -> None:
     """Run the code where the daemon's mounts are to be seen, with a driver on a dataset of its own."""
     argv = [sys.executable, "-c", _PREFACE + code, str(place / "layers"), f"{house.pool}/{place.name}"]
 
-    told = subprocess.run(house.inside(argv), capture_output=True, text=True, check=False)
+    told = subprocess.run(house.inside(argv), capture_output=True, text=True, check=False, timeout=60)
 
     assert told.returncode == 0, told.stderr
 
@@ -140,6 +140,29 @@ driver.remove(1)
 
 
 @needs_root
+def test_many_layers_are_mounted_at_once_and_all_are_served(house: ZfsHouse, tmp_path: Path) -> None:
+    inside(
+        house,
+        tmp_path,
+        """
+from concurrent.futures import ThreadPoolExecutor
+
+def come_and_go(number):
+    for _ in range(9):
+        driver.mounts(active(number))
+        driver.release(number)
+
+for number in range(1, 17):
+    driver.prepare(active(number))
+with ThreadPoolExecutor(16) as threads:
+    list(threads.map(come_and_go, range(1, 17)))
+for number in range(1, 17):
+    driver.remove(number)
+""",
+    )
+
+
+@needs_root
 def test_what_zfs_fuse_lacks_is_found_out_and_leaves_nothing(house: ZfsHouse, tmp_path: Path) -> None:
     inside(
         house,
@@ -177,6 +200,33 @@ assert told[0] == "clone"
 assert "set" not in told, told
 driver.remove(2)
 driver.remove(1)
+""",
+    )
+
+
+@needs_root
+def test_a_layer_takes_the_same_few_runs_of_zfs_however_many_there_are(house: ZfsHouse, tmp_path: Path) -> None:
+    inside(
+        house,
+        tmp_path,
+        """
+from lamina_zfs import commands
+run, told = commands.run, []
+commands.run = lambda *words, **how: told.append(words[1]) or run(*words, **how)
+driver.layers()
+
+def life_of(number):
+    told.clear()
+    committed(driver, number, *reversed(range(1, number)))
+    driver.layers()
+    return list(told)
+
+lives = [life_of(number) for number in range(1, 13)]
+assert lives[-1] == lives[1] == ["clone", "unmount", "snapshot"], lives
+told.clear()
+for number in range(12, 0, -1):
+    driver.remove(number)
+assert told == ["destroy"] * 12, told
 """,
     )
 

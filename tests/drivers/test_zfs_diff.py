@@ -1,16 +1,19 @@
 """What `zfs diff` tells, read: lines as OpenZFS's libzfs writes them, and the trees that they are about.
 
-zfs-fuse has no such command, so these lines were written by hand after libzfs_diff.c; on a host with OpenZFS the
-suite asks the command itself.
+zfs-fuse has no such command, so these lines were written by hand, and by Hypothesis, after libzfs_diff.c; on a host
+with OpenZFS the suite asks the command itself.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamina import diff
 from lamina.changes import Change, ChangeKind
@@ -127,15 +130,69 @@ def test_zfs_is_not_relied_upon_where_an_inode_has_several_names(tmp_path: Path,
     assert paths_in([told], old, new) is None
 
 
-def test_a_zfs_without_the_command_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "zfs"
-    program.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\necho "unrecognized command \'diff\'" >&2\nexit 2\n')
+@contextmanager
+def _zfs_that(script: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    program = place / "zfs"
+    program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    diffing.can_tell.cache_clear()
+    yield
     diffing.can_tell.cache_clear()
 
-    told = [diffing.candidates("d/1@1", "d/2", tmp_path, tmp_path) for _ in range(3)]
-    diffing.can_tell.cache_clear()
+
+@pytest.mark.parametrize(("spelling", "told"), [(rb"a\0040b", {b"a b"}), (rb"a\040b", None), (rb"\303", None)])
+def test_a_zfs_that_spells_names_in_the_older_way_is_not_relied_upon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: bytes, told: set[bytes] | None
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tmp_path / "lines").write_bytes(b"1700000000.000000001\t-\tF\t" + os.fsencode(tree) + b"/" + spelling + b"\n")
+
+    with _zfs_that(f"cat {tmp_path}/lines", tmp_path, monkeypatch):
+        assert diffing.candidates("d/1@1", "d/2", tree, tree) == told
+
+
+def test_a_zfs_without_the_command_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f'echo "$@" >>{tmp_path}/asked\necho "unrecognized command \'diff\'" >&2\nexit 2'
+
+    with _zfs_that(script, tmp_path, monkeypatch):
+        told = [diffing.candidates("d/1@1", "d/2", tmp_path, tmp_path) for _ in range(3)]
 
     assert told == [None] * 3
     assert (tmp_path / "asked").read_text() == "diff\n"
+
+
+# every byte that a name can have, in the spelling of libzfs_diff.c's stream_bytes
+
+
+def _byte(number: int) -> bytes:
+    return bytes((number,))
+
+
+NAMES = st.binary(min_size=1, max_size=12).filter(
+    lambda name: not {0, ord("/")} & {*name} and name not in (b".", b"..")
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map(b"/".join)
+EVENTS = st.one_of(
+    st.builds(Told, st.sampled_from([b"+", b"-", b"M"]), st.sampled_from([*b"/F@|=PBC>"]).map(_byte), st.tuples(PATHS)),
+    st.builds(Told, st.just(b"M"), st.just(b"F"), st.tuples(PATHS), st.just(value=True)),
+    st.builds(Told, st.just(b"R"), st.sampled_from([b"F", b"/"]), st.tuples(PATHS, PATHS)),
+)
+
+
+def _spelled(name: bytes) -> bytes:
+    plain = {*range(ord("!"), 0o177)} - {ord("\\")}
+    return b"".join(_byte(each) if each in plain else b"\\%04o" % each for each in name)
+
+
+def _line(told: Told, mountpoint: bytes) -> bytes:
+    names = [_spelled(mountpoint + b"/" + path) for path in told.paths]
+    return b"\t".join([b"1700000000.000000001", told.change, told.type, *names, *([b"(-1)"] if told.links else [])])
+
+
+@given(told=st.lists(EVENTS, max_size=8), mountpoint=PATHS.map(lambda path: b"/" + path))
+def test_whatever_the_names_what_is_told_is_read(told: list[Told], mountpoint: bytes) -> None:
+    lines = b"".join(_line(each, mountpoint) + b"\n" for each in told)
+
+    assert list(parse(lines, mountpoint)) == told

@@ -1,4 +1,4 @@
-"""Drivers on kernels other than this machine's, in User-Mode Linux: the suite, without what takes minutes there."""
+"""Drivers on kernels other than this machine's, in User-Mode Linux: the whole suite."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shutil
 
 import attrs
 import pytest
-from guests import KERNELS, SECONDS, TOLD, reports_of
-from lanes import LANES, Outcome, outcome_of, record
+from guests import KERNELS, SECONDS, reports_of
+from lanes import LANES, Outcome, cut_for, outcome_of, record
 from uml import TIME_RAN_OUT, Guest
 
 CASES = [
@@ -37,6 +37,6 @@ def test_the_driver_conforms_on_that_kernel(
     for report in reports:
         assert report.exists(), f"the guest wrote no {report.name} ({late}):\n{ended.output[-20_000:]}"
     outcome = outcome_of(driver, lane, *reports)
-    record(request.node, attrs.evolve(outcome, why="; ".join(filter(None, (TOLD, outcome.why)))))
+    record(request.node, attrs.evolve(outcome, why="; ".join(filter(None, (cut_for(lane, driver).told, outcome.why)))))
     assert not outcome.failures, "\n\n".join(outcome.failures)
     assert outcome.passed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-from lanes import LANES
+from lanes import LANES, cut_for
 from uml import Guest
 
 HOUSE: Final = Path(__file__).parents[2]
@@ -34,25 +34,14 @@ KERNELS: Final[Mapping[str, Kernel]] = {
     "uml": Kernel("LAMINA_UML_KERNEL", "linux.uml"),
     "aufs": Kernel("LAMINA_AUFS_KERNEL", None),
 }
-# A guest's system calls take ten times as long as the host's, so that the guests play fewer random histories and die
-# at fewer of the steps than the host does.
-TRIMMED: Final = ("--examples", "2", "--crash-stride", "61")
 OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "devmapper": ("--driver-option", "base_size=256MiB"),  # the base is made anew for each test
 }
-# What is asked of a driver in every run, in pytest's words; LAMINA_LONG=1 asks for all, which takes more than a quarter
-# of an hour. A driver that no other lane has is asked for what takes seconds; the host's lane asks the others for all.
-_SECONDS_EACH: Final = (
-    "not 128 and not 500 and not huge and not test_model and not test_threads and not (test_diff and not native)"
-    " and not (test_killed_at_every_step_of and not commit-the-child)"
-)
-_THE_KERNELS_PART: Final = "test_driver or test_life or test_layers or test_limits or test_live"
-PARTS: Final[Mapping[str, str]] = {"overlay": _THE_KERNELS_PART, "btrfs": _THE_KERNELS_PART}
 OWN_TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "aufs": ("tests/drivers/test_aufs.py", "tests/drivers/test_aufs_kernel.py"),
 }
-TOLD: Final = "" if os.environ.get("LAMINA_LONG") else "a part of the suite; LAMINA_LONG=1 asks for all"
-SECONDS: Final = 3600 if os.environ.get("LAMINA_LONG") else 900  # for one guest with all its drivers
+# for one guest with all its drivers; it works beside the other lanes, on a busy machine
+SECONDS: Final = 1500
 
 _ON_BTRFS: Final = """\
 truncate -s 2G $ROOM/btrfs.img && mkfs.btrfs -q $ROOM/btrfs.img
@@ -66,18 +55,19 @@ def guest_of(lane: str) -> Guest | None:
     program = KERNELS[lane].program
     if program is None or shutil.which(program) is None:
         return None
-    return Guest(program, script_for(LANES[lane]), seconds=SECONDS)
+    return Guest(program, script_for(lane), seconds=SECONDS)
 
 
-def script_for(drivers: tuple[str, ...]) -> str:
+def script_for(lane: str) -> str:
     """Run the suite for each driver, and what is particular to it, with a report of each."""
     lines = ["failed=0"]
-    for driver in drivers:
+    for driver in LANES[lane]:
         prelude, place = PLACES.get(driver, (":", "$ROOM"))
-        suite = ["lamina.cli.main", "conformance", driver, "--must-run", *TRIMMED, *OPTIONS.get(driver, ())]
+        cut = cut_for(lane, driver)
+        suite = ["lamina.cli.main", "conformance", driver, "--must-run", *cut.words, *OPTIONS.get(driver, ())]
         own = ["pytest", *OWN_TESTS.get(driver, (f"tests/drivers/test_{driver}.py",))]
         first, second = reports_of(driver)
-        lines += [prelude, *_run(place, [*suite, *_part_for(driver), "--driver-root", "."], first)]
+        lines += [prelude, *_run(place, [*suite, "--driver-root", "."], first)]
         lines += _run(shlex.quote(str(HOUSE)), own, second)
     return "\n".join([*lines, "exit $failed"])
 
@@ -85,10 +75,6 @@ def script_for(drivers: tuple[str, ...]) -> str:
 def reports_of(driver: str) -> tuple[str, str]:
     """What the guest writes to `$OUT`: one report of the suite, and one of the driver's own tests."""
     return f"{driver}.xml", f"{driver}-particular.xml"
-
-
-def _part_for(driver: str) -> tuple[str, ...]:
-    return () if os.environ.get("LAMINA_LONG") else ("-k", PARTS.get(driver, _SECONDS_EACH))
 
 
 def _run(place: str, words: list[str], report: str) -> list[str]:

@@ -7,6 +7,7 @@ says why.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,41 @@ LANES: Final[Mapping[str, tuple[str, ...]]] = {
     "userns": ("overlay", "vfs"),  # the same, as root of a user namespace of its own
 }
 _PROPERTY: Final = "lane"
+
+
+@attrs.frozen
+class Cut:
+    """What is done less of in a driver's suite: words for pytest, and how the table tells it."""
+
+    words: tuple[str, ...] = ()
+    told: str = ""
+
+    def __add__(self, other: Cut) -> Cut:
+        return Cut((*self.words, *other.words), "; ".join(filter(None, (self.told, other.told))))
+
+
+# On a slow kernel, and beside zfs, whose every step is a run of a program, fewer random histories are played, and the
+# crash tests die at fewer of the steps: the host does more of both for the same tests.
+_ON_UML: Final = Cut(("--examples", "2", "--crash-stride", "61"), "2 random histories, dies at every 61st step")
+_TRIMMED: Final[Mapping[tuple[str, str], Cut]] = {
+    **{("uml", driver): _ON_UML for driver in LANES["uml"]},
+    ("aufs", "aufs"): _ON_UML,
+    ("host", "zfs"): Cut(("--examples", "3", "--crash-stride", "60"), "3 random histories, dies at every 60th step"),
+}
+# What only LAMINA_LONG=1 asks for, since a run of everything must stay below half an hour.
+_SPARED: Final[Mapping[tuple[str, str], Cut]] = {
+    ("host", "fuse"): Cut(("--examples", "8", "--crash-stride", "7"), "8 random histories, dies at every 7th step"),
+    ("host", "zfs"): Cut(
+        ("-k", "not (stack and 500) and not test_threads and not test_crash"),
+        "neither a stack of 500 layers (100 s; one of 128 there is) nor threads and deaths (170 s)",
+    ),
+}
+
+
+def cut_for(lane: str, driver: str) -> Cut:
+    """What this run leaves out of a driver's suite in a lane."""
+    spared = Cut() if os.environ.get("LAMINA_LONG") else _SPARED.get((lane, driver), Cut())
+    return _TRIMMED.get((lane, driver), Cut()) + spared
 
 
 @attrs.frozen

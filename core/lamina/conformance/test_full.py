@@ -32,23 +32,37 @@ DISKS: dict[str, Callable[[Path, Path], AbstractContextManager[Path]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def unfit() -> dict[str, str]:
+    """The disks that are no place for this driver's layers, and why: found out once."""
+    return {}
+
+
 @pytest.fixture(params=DISKS)
-def small(request: pytest.FixtureRequest, room: Room) -> Iterator[Room]:
+def small(request: pytest.FixtureRequest, room: Room, unfit: dict[str, str]) -> Iterator[Room]:
     """A room on a disk of its own, which can be filled."""
     if request.param != "tmpfs" and not has_loops():
         pytest.skip("this kernel has no loop devices")
     if not kernel_has(request.param):
         pytest.skip(f"this kernel has no {request.param}")
+    if request.param in unfit:
+        pytest.skip(unfit[request.param])
     place = room.place("disk")
     with DISKS[request.param](place, room.path / "image"):
         inner = attrs.evolve(room, path=place)
-        health = inner.driver().health()
-        if not health.ok:
-            pytest.skip(f"not on {request.param}: {'; '.join(health.problems)}")
-        if _lie_elsewhere(inner):
-            pytest.skip("layers lie in a pool, not in the home: a test of the driver's own fills that")
+        if why := _unfitness(inner):
+            unfit[request.param] = f"not on {request.param}: {why}"
+            pytest.skip(unfit[request.param])
         yield inner
         inner.clear_store()
+
+
+def _unfitness(room: Room) -> str:
+    """Why this disk cannot be filled by the driver's layers; nothing if it can."""
+    health = room.driver().health()
+    if not health.ok:
+        return "; ".join(health.problems)
+    return "layers lie in a pool, not in the home: the driver's own tests fill that" if _lie_elsewhere(room) else ""
 
 
 def _lie_elsewhere(room: Room) -> bool:

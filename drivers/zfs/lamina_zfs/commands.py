@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from lamina.errors import ProgramFailed
 from lamina.programs import run
+from lamina.syscalls import opened
 
 _PATIENCE: Final = 10.0  # seconds for a dataset to become idle: the kernel still closes what was open in it
 _PAUSE: Final = 0.05
+_MOUNTING: Final = frozenset({"clone", "create", "mount", "set"})  # words after which zfs-fuse may mount something
+_SOCKETS: Final = Path("/var/run/zfs")  # of zfs-fuse; OpenZFS has none
 
 
 def zfs(*words: str) -> str:
@@ -17,7 +25,23 @@ def zfs(*words: str) -> str:
 
     It dies with us: what it would make afterwards, whoever opens the store next would not know of.
     """
-    return run("zfs", *words, mortal=True)
+    with _alone() if words[0] in _MOUNTING else contextlib.nullcontext():
+        return run("zfs", *words, mortal=True)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """No other call of ours mounts meanwhile, of whatever process or store.
+
+    zfs-fuse passes what it has mounted on to the thread that serves it in two writes to one pipe, without a lock. Two
+    mounts at once mix them, and that thread then waits for ever: no file system of the daemon answers any more.
+    """
+    if not _SOCKETS.is_dir():
+        yield
+        return
+    with opened(_SOCKETS, os.O_RDONLY | os.O_DIRECTORY) as daemon:
+        fcntl.flock(daemon, fcntl.LOCK_EX)
+        yield
 
 
 def value(name: str, prop: str) -> str:

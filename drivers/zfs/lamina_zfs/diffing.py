@@ -20,6 +20,8 @@ from lamina_zfs.commands import zfs
 
 # of zfs-diff(8) with -F, -H and -t; bytes that do not print are \0 and three octal digits (libzfs_diff.c: stream_bytes)
 _ESCAPED: Final = re.compile(rb"\\0([0-7]{3})")
+# before OpenZFS, and in illumos, it was \ and three digits: where more digits follow, nobody could tell which they are
+_OLD_SPELLING: Final = re.compile(rb"\\(?!0[0-3][0-7]{2})")
 _LINKS: Final = re.compile(rb"\([+-]\d+\)")  # how many names an inode has gained or lost
 _XATTRS: Final = b"/<xattrdir>"  # below it lie the attributes of a file, each an inode of its own
 _DIRECTORY: Final = b"/"
@@ -54,15 +56,16 @@ def can_tell() -> bool:
 def candidates(before: str, after: str, old: Path, new: Path) -> set[bytes] | None:
     """The paths that may differ between a snapshot and its clone, mounted at `old` and `new`, and perhaps more.
 
-    None if zfs does not tell us: it cannot, or some inode has several names, of which it tells only one.
+    None if zfs does not tell us: it cannot, or some inode has several names, of which it tells only one, or it spells
+    names in the older way.
     """
     if not can_tell():
         return None
     try:
-        told = zfs("diff", "-FHt", before, after)
+        told = os.fsencode(zfs("diff", "-FHt", before, after))
     except ProgramFailed:  # the parent's snapshot was promoted to another dataset, or an inode has no path any more
         return None
-    return paths_in(tuple(parse(os.fsencode(told), os.fsencode(new))), old, new)
+    return None if _OLD_SPELLING.search(told) else paths_in(parse(told, os.fsencode(new)), old, new)
 
 
 def parse(told: bytes, mountpoint: bytes) -> Iterator[Told]:
