@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 _SOURCES: Final = tuple(
-    Path(__file__).with_name(name) for name in ("accelerator.h", "accelerator.c", "answers.c", "passthrough.c")
+    Path(__file__).with_name(name)
+    for name in ("accelerator.h", "accelerator.c", "answers.c", "passthrough.c", "turns.c")
 )
 _FAILED: Final = ".failed"
 

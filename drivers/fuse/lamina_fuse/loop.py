@@ -31,7 +31,8 @@ class _Open:
 
 
 class _Waiter:
-    def __init__(self) -> None:
+    def __init__(self, in_a_pause: Callable[[Callable[[], object]], None]) -> None:
+        self._in_a_pause = in_a_pause
         self._poll = select.poll()
         self._watched = -1
         self._turn = 0
@@ -42,10 +43,14 @@ class _Waiter:
         if descriptor != self._watched:
             self._poll.register(descriptor, select.POLLIN)
             self._watched = descriptor
+        self._in_a_pause(self._at_hand)
         self._turn = (self._turn + 1) % _TURNS
         if self._turn and self._comes_soon(descriptor):
             return
         await trio.lowlevel.wait_readable(descriptor)
+
+    def _at_hand(self) -> object:
+        return self._poll.poll(0)
 
     def _soon(self, _descriptor: int) -> object:
         return self._poll.poll(0) or self._poll.poll(_PATIENCE)
@@ -56,10 +61,14 @@ def _accelerated() -> Callable[[int], object] | None:
     return getattr(ctypes.PyDLL(None), "lamina_fuse_wait", None)
 
 
-def shorten() -> None:
-    """Let pyfuse3's loop take the shorter way; it has to run with one task."""
+def shorten(in_a_pause: Callable[[Callable[[], object]], None]) -> None:
+    """Let pyfuse3's loop take the shorter way; it has to run with one task.
+
+    `in_a_pause` is called before each wait: it works off what nobody waits for, until what it is given says that
+    somebody asks.
+    """
     lowlevel = SimpleNamespace(**vars(trio.lowlevel))
-    lowlevel.wait_readable = _Waiter().wait_readable
+    lowlevel.wait_readable = _Waiter(in_a_pause).wait_readable
     shim = SimpleNamespace(**{name: getattr(trio, name) for name in trio.__dict__ if not name.startswith("_")})
     shim.lowlevel, shim.Lock = lowlevel, _Open
     vars(pyfuse3)["trio"] = shim
