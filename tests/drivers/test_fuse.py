@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from lamina.overlaymount import overlay_options
 from lamina.syscalls import fallocate
 from lamina_fuse import accelerator, life
 from lamina_fuse.driver import FuseDriver
+from lamina_fuse.index import HEADER
 from lamina_fuse.options import FuseOptions
 
 pytestmark = pytest.mark.needs_root
@@ -406,6 +408,60 @@ def test_servers_outlive_their_launcher_and_the_next_one_gets_another(driver: Fu
 
     assert sorted(os.listdir(served(driver, second))) == sorted(os.listdir(root)) == ["dir0", "dir1"]
     assert life.pid_of(driver.home / str(first.id)) == pid
+
+
+def test_a_layer_that_is_mounted_elsewhere_is_released_without_waiting_for_that(
+    plain: FuseDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life, "_PATIENCE", 3600.0)  # longer than this test may take
+    layer, root = active(plain, grow(plain, many(1, 1)))
+    (root / "mapped").write_bytes(b"0" * 4096)
+    (tmp_path / "elsewhere").mkdir()
+    mount_all(plain.mounts(layer), tmp_path / "elsewhere")
+    try:
+        with (tmp_path / "elsewhere/mapped").open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapping:
+            mapping[0:1] = b"1"  # and nobody says that it is to be written back
+
+            plain.release(layer.id)
+
+        assert life.pid_of(plain.home / str(layer.id)) is None
+        assert _error_of(tmp_path / "elsewhere") in (errno.ENOTCONN, errno.ECONNABORTED)
+    finally:
+        unmount(tmp_path / "elsewhere", lazy=True)
+    assert (plain.changes(layer).root / "mapped").read_bytes()[:1] == b"1"
+
+
+def with_garbage_for_extras(index: bytes) -> bytes:
+    """An index whose checksum is right, and whose targets of links make no sense."""
+    magic, _, rows, names, extras, end = HEADER.unpack_from(index)
+    body = index[HEADER.size : extras + 1] + b"\xff" * (end - extras - 1)
+    return HEADER.pack(magic, zlib.crc32(body), rows, names, extras, end) + body
+
+
+@pytest.mark.parametrize("accelerate", [True, False])
+def test_what_a_handler_did_not_expect_is_an_io_error_and_a_traceback_in_the_log(
+    tmp_path: Path, *, accelerate: bool
+) -> None:
+    driver = FuseDriver(tmp_path / "layers", FuseOptions(accelerate=accelerate))
+    driver.start()
+    try:
+        parents = grow(driver, many(1, 1), lambda root: (root / "link").symlink_to("dir0"))
+        index = driver.home / "2/index"
+        index.write_bytes(with_garbage_for_extras(index.read_bytes()))
+        layer, root = active(driver, parents)
+        pid = life.pid_of(driver.home / str(layer.id))
+
+        for _ in range(3):
+            with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                os.readlink(root / "link")
+
+        assert (root / "dir0/file0").read_text() == "0 0"
+        assert life.pid_of(driver.home / str(layer.id)) == pid
+        log = (driver.home / str(layer.id) / "server.log").read_text()
+        assert re.search(r"ERROR readlink\(.*\nTraceback (.*\n)*ValueError: bad marshal data", log)
+    finally:
+        for layer_id in sorted(driver.layers(), reverse=True):
+            driver.remove(layer_id)
 
 
 def test_a_server_that_cannot_start_says_why(driver: FuseDriver) -> None:

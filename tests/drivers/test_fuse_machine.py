@@ -29,11 +29,13 @@ from lamina.overlaymount import overlay_options
 from lamina.trees import copy_tree
 from lamina_fuse import life
 from lamina_fuse.driver import FuseDriver
+from lamina_fuse.options import FuseOptions
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(600)]
 
 NAMES = ("a", "b", "d", "d/a", "d/twin", "d/e", "d/e/a", "d/e/b", "f", "f/a", "n\xe9", "gone")
 PATHS = st.sampled_from(NAMES)
+DIRECTORIES = st.sampled_from(("d", "d/e", "f"))
 XATTRS = st.sampled_from(["user.one", "user.two", "trusted.three"])
 DATA = st.sampled_from([b"", b"x", b"hello" * 1000, b"y" * 70_000])
 OFFSETS = st.sampled_from([0, 1, 4096, 5000, 100_000])
@@ -90,11 +92,13 @@ def _tree(root: Path) -> dict[str, Any]:
 
 
 class Machine(RuleBasedStateMachine):
+    options = FuseOptions()
+
     def __init__(self) -> None:
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="lamina-machine-"))
         self.plain = self.place / "plain"
-        self.driver = FuseDriver(self.place / "layers")
+        self.driver = FuseDriver(self.place / "layers", self.options)
         self.driver.start()
         parents: tuple[int, ...] = ()
         for number, fill in enumerate((_first, _second), start=1):
@@ -210,6 +214,25 @@ class Machine(RuleBasedStateMachine):
             return
         self.open[next(self.numbers)] = told[0][1], told[1][1]
 
+    @precondition(lambda self: self.options.accelerate and len(self.open) < 4)
+    @rule(path=DIRECTORIES, mode=MODES)
+    def open_unnamed(self, path: str, mode: int) -> None:
+        told = [_told(lambda root=root: os.open(root / path, os.O_TMPFILE | os.O_RDWR, mode)) for root in self.roots]
+        if "error" in (told[0][0], told[1][0]):
+            assert told[0] == told[1]
+            return
+        self.open[next(self.numbers)] = told[0][1], told[1][1]
+
+    @precondition(lambda self: self.open)
+    @rule(number=st.integers(0, 3), path=PATHS)
+    def name_what_is_open(self, number: int, path: str) -> None:
+        files = self.open[sorted(self.open)[number % len(self.open)]]
+        told = [
+            _told(lambda file=file, root=root: os.link(f"/proc/self/fd/{file}", root / path, src_dir_fd=0))
+            for file, root in zip(files, self.roots, strict=True)
+        ]
+        assert told[0] == told[1]
+
     @property
     def roots(self) -> tuple[Path, Path]:
         return self.served, self.plain
@@ -240,6 +263,7 @@ class Machine(RuleBasedStateMachine):
     def ftruncate(self, number: int, size: int) -> None:
         self.on_open(number, lambda file: os.ftruncate(file, size))
 
+    @precondition(lambda self: self.options.accelerate)
     @rule(number=st.integers(0, 3), offset=OFFSETS, punch=st.booleans())
     def allocate(self, number: int, offset: int, punch: bool) -> None:  # noqa: FBT001  # Hypothesis passes it by name
         mode = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE if punch else 0
@@ -315,13 +339,32 @@ def _without_links(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-Machine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("LAMINA_FUSE_EXAMPLES", "10")),
-    stateful_step_count=40,
-    deadline=None,
-    report_multiple_bugs=False,
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+class ServedByTheServer(Machine):
+    """The accelerator answers, and Python; nothing is passed through to the kernel."""
+
+    options = FuseOptions(passthrough=False)
+
+
+class ServedByPython(Machine):
+    """No accelerator: what it adds is not tried."""
+
+    options = FuseOptions(accelerate=False)
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=int(os.environ.get("LAMINA_FUSE_EXAMPLES", examples)),
+        stateful_step_count=40,
+        deadline=None,
+        report_multiple_bugs=False,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+Machine.TestCase.settings = _settings(8)
+ServedByTheServer.TestCase.settings = ServedByPython.TestCase.settings = _settings(4)
 TestSystemCalls = Machine.TestCase
+TestSystemCallsWithoutPassthrough = ServedByTheServer.TestCase
+TestSystemCallsWithoutTheAccelerator = ServedByPython.TestCase
