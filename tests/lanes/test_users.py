@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 import pytest
 from lanes import LANES, Outcome, outcome_of, record
+from people import may_open_fuse
 
 HOUSE: Final = Path(__file__).parents[2]
 # what only developers need, and what is large
@@ -52,7 +53,8 @@ def user() -> Iterator[User]:
         (place / "own").mkdir()
         shutil.chown(place / "own", name, name)
         place.chmod(0o755)
-        yield User(name, place / "own", python)
+        with may_open_fuse(pwd.getpwnam(name).pw_uid):
+            yield User(name, place / "own", python)
     finally:
         subprocess.run(["userdel", "--force", name], check=True)
         subprocess.run(["rm", "-rf", "--one-file-system", place], check=True)

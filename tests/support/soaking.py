@@ -21,7 +21,7 @@ class Soak:
 
     def start(self) -> None:
         """It begins; with us it ends, too, also if we are killed."""
-        words = [sys.executable, soak.__file__, self._place, str(soak.SECONDS), str(soak.LEAST)]
+        words = [sys.executable, soak.__file__, str(self._place), str(soak.SECONDS), str(soak.LEAST)]
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *words],
             stdin=subprocess.DEVNULL,
