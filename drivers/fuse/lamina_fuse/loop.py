@@ -17,7 +17,7 @@ import pyfuse3
 import trio
 
 _TURNS: Final = 256  # requests between two looks at trio, which has signals to deliver
-_PATIENCE: Final = 1  # millisecond to wait for the next request
+_PATIENCE: Final = 100  # milliseconds to wait for the next request: a signal ends it, and trio takes longer to wake
 
 
 class _Open:

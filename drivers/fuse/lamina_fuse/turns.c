@@ -7,10 +7,10 @@
 #include <poll.h>
 #include <time.h>
 
-#define TURNS 256    /* requests between two looks at Python, which has signals to heed */
-#define PATIENCE 1   /* millisecond to wait for the next request before trio does */
-#define MOST_LUCK 32 /* tries to look out that make up for as many in vain, */
-#define PENALTY 8    /* each of which costs so many */
+#define TURNS 256	 /* requests between two looks at Python, which has signals to heed */
+#define PATIENCE 100 /* milliseconds to wait for the next request before trio does; a signal ends it */
+#define MOST_LUCK 32	 /* tries to look out that make up for as many in vain, */
+#define PENALTY 8	 /* each of which costs so many */
 
 long lamina_fuse_look_out; /* nanoseconds to stay awake for the next request; hints.py sets it */
 int lamina_fuse_served;
