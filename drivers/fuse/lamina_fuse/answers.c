@@ -110,7 +110,7 @@ static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		serve(GETATTR);
 		return;
 	}
-	if (descriptor < 0 || descriptor & LOWER) {
+	if (descriptor < 0 || (descriptor & LOWER && lamina_fuse_settled[place_of(ino)] != ino)) {
 		theirs->getattr(req, ino, fi);
 		return;
 	}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import select
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Final, Self
@@ -16,8 +17,8 @@ from typing import Final, Self
 import pyfuse3
 import trio
 
-_TURNS: Final = 256  # requests between two looks at trio, which has signals to deliver
-_PATIENCE: Final = 100  # milliseconds to wait for the next request: a signal ends it, and trio takes longer to wake
+_LONGEST: Final = 0.1  # seconds between two looks at trio, which has signals to deliver
+_PATIENCE: Final = 100  # milliseconds to wait for the next request before trio does, which takes longer to wake
 
 
 class _Open:
@@ -35,7 +36,7 @@ class _Waiter:
         self._in_a_pause = in_a_pause
         self._poll = select.poll()
         self._watched = -1
-        self._turn = 0
+        self._looked = 0.0  # when trio was last left to wait
         self._comes_soon = _accelerated() or self._soon
 
     async def wait_readable(self, descriptor: int) -> None:
@@ -44,8 +45,7 @@ class _Waiter:
             self._poll.register(descriptor, select.POLLIN)
             self._watched = descriptor
         self._in_a_pause(self._at_hand)
-        self._turn = (self._turn + 1) % _TURNS
-        if self._turn and self._comes_soon(descriptor):
+        if self._comes_soon(descriptor):
             return
         await trio.lowlevel.wait_readable(descriptor)
 
@@ -53,7 +53,10 @@ class _Waiter:
         return self._poll.poll(0)
 
     def _soon(self, _descriptor: int) -> object:
-        return self._poll.poll(0) or self._poll.poll(_PATIENCE)
+        if time.monotonic() - self._looked < _LONGEST and (self._at_hand() or self._poll.poll(_PATIENCE)):
+            return True
+        self._looked = time.monotonic()
+        return False
 
 
 def _accelerated() -> Callable[[int], object] | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
 import functools
 import logging
@@ -27,7 +25,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R", bound="Requests")
 FOREVER: Final = 1e9  # seconds; only we change what is shown
-_MANY: Final = 10_000  # inodes whose memory is worth to be given back
 
 
 def handler(
@@ -63,7 +60,6 @@ class Requests(pyfuse3.Operations):
     def __init__(self, tree: Tree, prefix: str, secret: bytes = b"", *, stateless_directories: bool = False) -> None:
         super().__init__()
         self.counts: dict[str, int] = {}
-        self._freed = 0  # since memory was last given back
         self._tree = tree
         self._copies = CopyUp(tree)
         self._naming = Naming(tree, self._copies)
@@ -124,17 +120,7 @@ class Requests(pyfuse3.Operations):
         """Forget what the kernel has forgotten, until all is done or somebody is in a hurry."""
         tree = self._tree
         while tree.forgotten and not hurried():
-            self._freed += 1
             try:
                 tree.free_one()
             except Exception:
                 log.exception("forget")
-            if self._freed > _MANY and not tree.forgotten:
-                self._freed = 0
-                _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    """What the C library keeps of freed memory goes back to the kernel; others than glibc do that by themselves."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

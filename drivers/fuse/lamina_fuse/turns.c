@@ -7,13 +7,14 @@
 #include <poll.h>
 #include <time.h>
 
-#define TURNS 256	 /* requests between two looks at Python, which has signals to heed */
-#define PATIENCE 100 /* milliseconds to wait for the next request before trio does; a signal ends it */
+#define LONGEST 100000000L /* nanoseconds between two looks at Python, which has signals to heed */
+#define PATIENCE 100 /* milliseconds to wait for the next request before trio does, which takes longer to wake */
 #define MOST_LUCK 32	 /* tries to look out that make up for as many in vain, */
 #define PENALTY 8	 /* each of which costs so many */
 
 long lamina_fuse_look_out; /* nanoseconds to stay awake for the next request; hints.py sets it */
 int lamina_fuse_served;
+static long looked; /* when Python was last left to wait */
 static const struct fuse_lowlevel_ops *theirs;
 
 /* Python has done on disk what was asked, and goes on with what only it has to know: who asked need not wait for that. */
@@ -72,12 +73,14 @@ static long nanoseconds(void)
 
 /* Whether there is a request, or comes one soon. Clients that wait for each answer ask again within microseconds: to look
  * out for that takes less of everybody's time than to sleep and be woken. After a try in vain some go without. */
-int lamina_fuse_wait(int device)
+static int comes_soon(int device)
 {
 	static int luck;
 	struct pollfd waiting = {.fd = device, .events = POLLIN};
-	long until = nanoseconds() + lamina_fuse_look_out;
+	long now = nanoseconds(), until = now + lamina_fuse_look_out;
 
+	if (now - looked > LONGEST)
+		return 0;
 	if (poll(&waiting, 1, 0) > 0)
 		return 1;
 	if (luck++ < 0 || !lamina_fuse_look_out)
@@ -91,6 +94,15 @@ int lamina_fuse_wait(int device)
 	return poll(&waiting, 1, PATIENCE) > 0;
 }
 
+/* If not, Python is to wait. */
+int lamina_fuse_wait(int device)
+{
+	if (comes_soon(device))
+		return 1;
+	looked = nanoseconds();
+	return 0;
+}
+
 /* pyfuse3 hands over one request, and returns to trio for the next: stay while none of them needs Python */
 void fuse_session_process_buf(struct fuse_session *session, const struct fuse_buf *first)
 {
@@ -99,11 +111,11 @@ void fuse_session_process_buf(struct fuse_session *session, const struct fuse_bu
 
 	if (!process)
 		process = dlsym(RTLD_NEXT, "fuse_session_process_buf");
-	for (int turn = 0;; turn++) {
+	for (const struct fuse_buf *request = first;; request = &next) {
 		lamina_fuse_served = 0;
 		asked = acknowledged = NULL;
-		process(session, lamina_fuse_known(turn ? &next : first));
-		if (!lamina_fuse_served || turn == TURNS || !lamina_fuse_wait(fuse_session_fd(session)))
+		process(session, lamina_fuse_known(request));
+		if (!lamina_fuse_served || !comes_soon(fuse_session_fd(session)))
 			return;
 		if (fuse_session_exited(session) || fuse_session_receive_buf(session, &next) <= 0)
 			return;
