@@ -7,6 +7,7 @@ calls.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -29,11 +30,13 @@ from lamina.overlaymount import overlay_options
 from lamina.trees import copy_tree
 from lamina_fuse import life
 from lamina_fuse.driver import FuseDriver
+from lamina_fuse.options import FuseOptions
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.timeout(600)]
 
 NAMES = ("a", "b", "d", "d/a", "d/twin", "d/e", "d/e/a", "d/e/b", "f", "f/a", "n\xe9", "gone")
 PATHS = st.sampled_from(NAMES)
+DIRECTORIES = st.sampled_from(("d", "d/e", "f"))
 XATTRS = st.sampled_from(["user.one", "user.two", "trusted.three"])
 DATA = st.sampled_from([b"", b"x", b"hello" * 1000, b"y" * 70_000])
 OFFSETS = st.sampled_from([0, 1, 4096, 5000, 100_000])
@@ -89,12 +92,18 @@ def _tree(root: Path) -> dict[str, Any]:
     return found
 
 
+def _numbers(root: Path) -> dict[str, int]:
+    return {str(path.relative_to(root)): path.lstat().st_ino for path in (root, *root.rglob("*"))}
+
+
 class Machine(RuleBasedStateMachine):
+    options = FuseOptions()
+
     def __init__(self) -> None:
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="lamina-machine-"))
         self.plain = self.place / "plain"
-        self.driver = FuseDriver(self.place / "layers")
+        self.driver = FuseDriver(self.place / "layers", self.options)
         self.driver.start()
         parents: tuple[int, ...] = ()
         for number, fill in enumerate((_first, _second), start=1):
@@ -200,15 +209,33 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.open) < 4)
     @rule(path=PATHS, flags=OPEN)
     def open_file(self, path: str, flags: int) -> None:
-        def call(root: Path) -> Callable[[], int]:
-            return lambda: os.open(root / path, flags | os.O_NONBLOCK, 0o640)
+        self.opened_in_both(lambda root: os.open(root / path, flags | os.O_NONBLOCK, 0o640))
 
-        told = [_told(call(root)) for root in self.roots]
-        assert told[0][0] == told[1][0]
-        if told[0][0] == "error":
-            assert told[0] == told[1]
-            return
-        self.open[next(self.numbers)] = told[0][1], told[1][1]
+    @precondition(lambda self: self.options.accelerate and len(self.open) < 4)
+    @rule(path=DIRECTORIES, mode=MODES)
+    def open_unnamed(self, path: str, mode: int) -> None:
+        def call(root: Path) -> int:
+            return os.open(root / path, os.O_TMPFILE | os.O_RDWR, mode)
+
+        self.opened_in_both(call)
+
+    def opened_in_both(self, call: Callable[[Path], int]) -> None:
+        ours, theirs = (_told(functools.partial(call, root)) for root in self.roots)
+        if "error" in (ours[0], theirs[0]):
+            assert ours == theirs
+        else:
+            self.open[next(self.numbers)] = ours[1], theirs[1]
+
+    @precondition(lambda self: self.open)
+    @rule(number=st.integers(0, 3), path=PATHS)
+    def name_what_is_open(self, number: int, path: str) -> None:
+        files = self.open[sorted(self.open)[number % len(self.open)]]
+
+        def call(file: int, root: Path) -> None:
+            os.link(f"/proc/self/fd/{file}", root / path, src_dir_fd=0)  # with one, Python calls linkat
+
+        ours, theirs = (_told(functools.partial(call, *each)) for each in zip(files, self.roots, strict=True))
+        assert ours == theirs
 
     @property
     def roots(self) -> tuple[Path, Path]:
@@ -240,6 +267,7 @@ class Machine(RuleBasedStateMachine):
     def ftruncate(self, number: int, size: int) -> None:
         self.on_open(number, lambda file: os.ftruncate(file, size))
 
+    @precondition(lambda self: self.options.accelerate)
     @rule(number=st.integers(0, 3), offset=OFFSETS, punch=st.booleans())
     def allocate(self, number: int, offset: int, punch: bool) -> None:  # noqa: FBT001  # Hypothesis passes it by name
         mode = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE if punch else 0
@@ -285,9 +313,11 @@ class Machine(RuleBasedStateMachine):
             wanted = _tree(self.plain)
             assert _tree(self.served) == wanted
             assert not (self.driver.home / "3/server.log").read_text()
+            numbers = _numbers(self.served)
             self.driver.release(3)
             self.driver.mounts(self.layer)
             assert _tree(self.served) == wanted
+            assert _numbers(self.served) == numbers
             self.driver.release(3)
             self.compare_with_the_kernel(wanted)
         finally:
@@ -315,13 +345,32 @@ def _without_links(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-Machine.TestCase.settings = settings(
-    max_examples=int(os.environ.get("LAMINA_FUSE_EXAMPLES", "10")),
-    stateful_step_count=40,
-    deadline=None,
-    report_multiple_bugs=False,
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+class ServedByTheServer(Machine):
+    """The accelerator answers, and Python; nothing is passed through to the kernel."""
+
+    options = FuseOptions(passthrough=False)
+
+
+class ServedByPython(Machine):
+    """No accelerator: what it adds is not tried."""
+
+    options = FuseOptions(accelerate=False)
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=int(os.environ.get("LAMINA_FUSE_EXAMPLES", examples)),
+        stateful_step_count=40,
+        deadline=None,
+        report_multiple_bugs=False,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+Machine.TestCase.settings = _settings(8)
+ServedByTheServer.TestCase.settings = ServedByPython.TestCase.settings = _settings(4)
 TestSystemCalls = Machine.TestCase
+TestSystemCallsWithoutPassthrough = ServedByTheServer.TestCase
+TestSystemCallsWithoutTheAccelerator = ServedByPython.TestCase

@@ -349,11 +349,53 @@ def flushing_files_directories_and_all(root: Path) -> None:
             syscalls.syncfs(descriptor)
 
 
+@contextlib.contextmanager
+def _unnamed(directory: Path | str, flags: int = 0) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | flags, 0o4640)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _name_it(unnamed: int, path: Path) -> None:
+    os.link(f"/proc/self/fd/{unnamed}", path, src_dir_fd=0, follow_symlinks=True)  # with one, Python calls linkat
+
+
+def make_an_unnamed_file_and_give_it_a_name(root: Path) -> list[object]:
+    with _unnamed(root / "dir") as unnamed:
+        os.write(unnamed, b"unnamed")
+        before = os.fstat(unnamed)
+        names = os.listdir(root / "dir")
+        _name_it(unnamed, root / "dir/named")
+        after = os.fstat(unnamed)
+    return [
+        *(before.st_nlink, before.st_size, oct(before.st_mode), before.st_uid, before.st_gid, names),
+        *(after.st_nlink, after.st_ino == before.st_ino, (root / "dir/named").read_bytes()),
+    ]
+
+
+def make_an_unnamed_file_that_stays_so(root: Path) -> list[object]:
+    with _unnamed(root / "dir", os.O_EXCL) as unnamed:
+        os.pwrite(unnamed, b"unnamed", 0)
+        refused = _tried(lambda: _name_it(unnamed, root / "dir/named"))
+        with syscalls.opened(f"/proc/self/fd/{unnamed}", os.O_RDONLY) as again:
+            return [refused, os.read(again, 100), sorted(os.listdir(root / "dir"))]
+
+
+def an_unnamed_file_takes_over_its_directorys_group(root: Path) -> tuple[int, int, int]:
+    with _unnamed(root / "shared") as unnamed:
+        status = os.fstat(unnamed)
+        return status.st_uid, status.st_gid, status.st_mode
+
+
+def make_an_unnamed_file_in_a_directory_that_is_gone(root: Path) -> str:
+    with syscalls.opened(root / "dir", os.O_RDONLY) as directory:
+        shutil.rmtree(root / "dir")
+        return _tried(lambda: _unnamed(f"/proc/self/fd/{directory}").__enter__())
+
+
 # and those that differ
-
-
-def make_an_unnamed_file(root: Path) -> str:
-    return _tried(lambda: os.close(os.open(root / "dir", os.O_TMPFILE | os.O_RDWR)))
 
 
 def take_a_range_out(root: Path) -> str:
@@ -432,6 +474,9 @@ SAME: Final[dict[int, tuple[Call, ...]]] = {
         times_before_1970_and_after_2106,
         sizes_that_are_too_large,
         flushing_files_directories_and_all,
+        make_an_unnamed_file_and_give_it_a_name,
+        make_an_unnamed_file_that_stays_so,
+        make_an_unnamed_file_in_a_directory_that_is_gone,
     ),
     OWNER: (
         truncating_by_the_owner_clears_setuid_and_setgid,
@@ -441,6 +486,7 @@ SAME: Final[dict[int, tuple[Call, ...]]] = {
     STRANGER: (
         writing_by_a_stranger_clears_setuid_and_setgid,
         a_setgid_directory_hands_down_its_group,
+        an_unnamed_file_takes_over_its_directorys_group,
         a_sticky_directory_keeps_what_belongs_to_others,
         a_file_may_be_made_in_a_sticky_directory,
         devices_are_for_root,
@@ -449,7 +495,6 @@ SAME: Final[dict[int, tuple[Call, ...]]] = {
 }
 # what is done, our answer, ext4's; each is named in the driver's README
 DIFFERENT: Final[tuple[tuple[Call, object, object], ...]] = (
-    (make_an_unnamed_file, "ENOTSUP", "done"),
     (take_a_range_out, "ENOTSUP", "done"),
     (put_a_range_in, "ENOTSUP", "done"),
     (rename_leaving_a_whiteout, "EINVAL", "done"),

@@ -22,7 +22,7 @@ LANES: Final[Mapping[str, tuple[str, ...]]] = {
     "uml": ("devmapper", "overlay", "btrfs"),  # root on the kernel of Debian's User-Mode Linux
     "aufs": ("aufs",),  # root on a kernel that has aufs: LAMINA_AUFS_KERNEL
     "user": ("vfs",),  # an ordinary user
-    "userns": ("overlay", "vfs"),  # the same, as root of a user namespace of its own
+    "userns": ("fuse", "overlay", "vfs"),  # the same, as root of a user namespace of its own
 }
 _PROPERTY: Final = "lane"
 

@@ -4,16 +4,20 @@
  * - Directories are read without a handle (the handler of OPENDIR says ENOSYS): the inode takes its place.
  * - lseek, fallocate and copy_file_range are packed into the name of a getxattr request whose reply has the same bytes.
  *   The name begins with a secret, so nobody else can ask for it.
+ * - O_TMPFILE, a request that libfuse knows only since 3.17, becomes a CREATE of a name that is the secret alone.
  * - Symbolic links are kept by the kernel.
  *
- * What it answers by itself is in answers.c.
+ * What it answers by itself is in answers.c, how it goes from one request to the next in turns.c.
  */
 #define _GNU_SOURCE
 #include "accelerator.h"
 #include <dlfcn.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define UNNAMED 51 /* FUSE_TMPFILE, which older headers lack */
 
 static struct fuse_lowlevel_ops theirs;
 static char secret[64];
@@ -70,6 +74,24 @@ static void on_copy(fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse_fil
 	ask(req, in, what, 8);
 }
 
+/* The request, or if it is one for an unnamed file, another one in its place, which libfuse knows. */
+const struct fuse_buf *lamina_fuse_known(const struct fuse_buf *given)
+{
+	static char bytes[sizeof(struct fuse_in_header) + sizeof(struct fuse_create_in) + sizeof secret];
+	static struct fuse_buf ours = {.mem = bytes};
+	struct fuse_in_header *head = (void *) bytes;
+	const size_t fixed = sizeof *head + sizeof(struct fuse_create_in);
+
+	if (given->flags & FUSE_BUF_IS_FD || given->size < fixed
+	    || ((const struct fuse_in_header *) given->mem)->opcode != UNNAMED)
+		return given;
+	memcpy(bytes, given->mem, fixed);
+	strcpy(bytes + fixed, secret);
+	head->opcode = FUSE_CREATE;
+	head->len = ours.size = fixed + strlen(secret) + 1;
+	return &ours;
+}
+
 struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_lowlevel_ops *op, size_t op_size,
 				      void *userdata)
 {
@@ -84,6 +106,7 @@ struct fuse_session *fuse_session_new(struct fuse_args *args, const struct fuse_
 	memcpy(&theirs, op, op_size);
 	memcpy(&ours, op, op_size);
 	lamina_fuse_answer(&theirs, &ours);
+	lamina_fuse_acknowledge_early(&theirs, &ours);
 	ours.init = on_init;
 	ours.readdirplus = on_readdirplus;
 	ours.fsyncdir = on_fsyncdir;

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 _SOURCES: Final = tuple(
-    Path(__file__).with_name(name) for name in ("accelerator.h", "accelerator.c", "answers.c", "passthrough.c")
+    Path(__file__).with_name(name)
+    for name in ("accelerator.h", "accelerator.c", "answers.c", "passthrough.c", "turns.c")
 )
 _FAILED: Final = ".failed"
 
@@ -21,13 +22,23 @@ def library(home: Path) -> Path | None:
     """The compiled library, made at the first need; None where it cannot be made."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
     beside_byte_code = _SOURCES[0].parent / "__pycache__"
-    for directory in (beside_byte_code, home.absolute()):  # for all stores, or in ours
+    for directory in (beside_byte_code, *_cache(), home.absolute()):  # for all, for all stores of ours, or in this one
         found = directory / f".accelerator-{digest}.so"
         if _is_ours(found):
             return found
         if _may_write(directory) and _can_be_preloaded(found):
             return found if _compiled(found) else None
     return None
+
+
+def _cache() -> tuple[Path, ...]:
+    """Where a user keeps what can be made again; nowhere if that is somebody else's."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    owned = next((above for above in (cache, *cache.parents) if above.exists()), cache)
+    try:
+        return (cache / "lamina",) if cache.is_absolute() and owned.stat().st_uid == os.geteuid() else ()
+    except OSError:
+        return ()
 
 
 def _is_ours(found: Path) -> bool:
@@ -40,7 +51,7 @@ def _is_ours(found: Path) -> bool:
 
 def _may_write(directory: Path) -> bool:
     with contextlib.suppress(OSError):
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     return os.access(directory, os.W_OK)
 
 

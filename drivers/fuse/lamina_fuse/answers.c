@@ -1,32 +1,25 @@
 /* Requests that are answered without Python: reads and writes, since handles of files are descriptors; attributes of what is
- * open; opening once more what is open. After such a request the next one is taken at once.
+ * open; opening once more what is open.
  */
 #define _GNU_SOURCE
 #include "accelerator.h"
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LARGEST (1 << 20) /* of one read */
-#define TURNS 256	  /* requests between two looks at Python, which has signals to heed */
 #define FOREVER 1e9	  /* seconds that the kernel may keep attributes: only we change them */
 #define TIMES (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW)
 #define DIRECTORY (1L << 32) /* beside a descriptor, which was opened with O_PATH */
 #define LOWER (1L << 33)     /* likewise: a file of a lower layer */
 #define STAYS_OPEN (1 << 30) /* when the last user has closed it */
-#define PATIENCE 1	  /* millisecond to wait for the next request before trio does */
-#define MOST_LUCK 32	  /* tries to look out that make up for as many in vain, */
-#define PENALTY 8	  /* each of which costs so many */
 
 enum { READ, WRITE, GETATTR, SETATTR, GETXATTR, OPEN, RELEASE, KINDS };
 
 /* what hints.py reads and writes */
-long lamina_fuse_look_out; /* nanoseconds to stay awake for the next request */
 unsigned long lamina_fuse_counts[KINDS]; /* how many were served here */
 uint64_t lamina_fuse_inodes[1 << 14], lamina_fuse_descriptors[1 << 14]; /* what is open */
 int32_t lamina_fuse_users[1 << 20]; /* by descriptor: how many have it open, and STAYS_OPEN */
@@ -34,12 +27,11 @@ uint64_t lamina_fuse_settled[1 << 12]; /* inodes whose attributes hold until the
 uint64_t lamina_fuse_plain[1 << 16]; /* inodes without capabilities and access lists */
 
 static const struct fuse_lowlevel_ops *theirs;
-static int served; /* the request at hand was answered without Python */
 
 static void serve(int kind)
 {
 	lamina_fuse_counts[kind]++;
-	served = 1;
+	lamina_fuse_served = 1;
 }
 
 static void on_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
@@ -118,7 +110,7 @@ static void on_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		serve(GETATTR);
 		return;
 	}
-	if (descriptor < 0 || descriptor & LOWER) {
+	if (descriptor < 0 || (descriptor & LOWER && lamina_fuse_settled[place_of(ino)] != ino)) {
 		theirs->getattr(req, ino, fi);
 		return;
 	}
@@ -200,52 +192,6 @@ static void on_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 	}
 	fuse_reply_err(req, ENODATA);
 	serve(GETXATTR);
-}
-
-static long nanoseconds(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000L + now.tv_nsec;
-}
-
-/* Whether there is a request, or comes one soon. Clients that wait for each answer ask again within microseconds: to look
- * out for that takes less of everybody's time than to sleep and be woken. After a try in vain some go without. */
-int lamina_fuse_wait(int device)
-{
-	static int luck;
-	struct pollfd waiting = {.fd = device, .events = POLLIN};
-	long until = nanoseconds() + lamina_fuse_look_out;
-
-	if (poll(&waiting, 1, 0) > 0)
-		return 1;
-	if (luck++ < 0 || !lamina_fuse_look_out)
-		return poll(&waiting, 1, PATIENCE) > 0;
-	while (nanoseconds() < until)
-		if (poll(&waiting, 1, 0) > 0) {
-			luck = luck < MOST_LUCK ? luck : MOST_LUCK;
-			return 1;
-		}
-	luck -= PENALTY;
-	return poll(&waiting, 1, PATIENCE) > 0;
-}
-
-/* pyfuse3 hands over one request, and returns to trio for the next: stay while none of them needs Python */
-void fuse_session_process_buf(struct fuse_session *session, const struct fuse_buf *first)
-{
-	static void (*process)(struct fuse_session *, const struct fuse_buf *);
-	static struct fuse_buf next;
-
-	if (!process)
-		process = dlsym(RTLD_NEXT, "fuse_session_process_buf");
-	for (int turn = 0;; turn++) {
-		served = 0;
-		process(session, turn ? &next : first);
-		if (!served || turn == TURNS || !lamina_fuse_wait(fuse_session_fd(session)))
-			return;
-		if (fuse_session_exited(session) || fuse_session_receive_buf(session, &next) <= 0)
-			return;
-	}
 }
 
 void lamina_fuse_answer(const struct fuse_lowlevel_ops *given, struct fuse_lowlevel_ops *ours)

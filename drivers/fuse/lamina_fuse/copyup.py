@@ -251,9 +251,13 @@ class CopyUp:
 
 
 def open_lower(tree: Tree, ino: int) -> int:
-    """A descriptor for reading a file of a lower layer."""
+    """A descriptor for reading a file of a lower layer, which does not even change its access time if we may do so."""
     layer = ino >> SHIFT
-    return open_below(tree.roots[layer], tree.layers[layer].path(ino & ROW_MASK), _READ)
+    path = tree.layers[layer].path(ino & ROW_MASK)
+    try:
+        return open_below(tree.roots[layer], path, _READ | os.O_NOATIME)
+    except PermissionError:  # somebody else's file
+        return open_below(tree.roots[layer], path, _READ)
 
 
 def _as_far_as_allowed(change: Callable[..., None], *arguments: int | bytes, **how: bool) -> None:

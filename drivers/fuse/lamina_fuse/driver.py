@@ -27,7 +27,7 @@ class FuseDriver(Driver, StoresChanges):
 
     name: ClassVar[str] = "fuse"
     Options: ClassVar[type] = FuseOptions
-    cannot: ClassVar[frozenset[Ability]] = frozenset({Ability.TMPFILE})  # libfuse 3.14 does not know the request
+    cannot: ClassVar[frozenset[Ability]] = health.lacking_in_this_kernel()
 
     def __init__(self, home: Path, options: Any = None) -> None:
         """Remember; touch nothing."""

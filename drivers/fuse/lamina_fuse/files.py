@@ -11,6 +11,7 @@ from lamina import syscalls
 from lamina_fuse.copyup import CopyUp, open_lower
 from lamina_fuse.naming import fail
 from lamina_fuse.node import Node
+from lamina_fuse.record import ATIME
 from lamina_fuse.registry import OpenFile
 from lamina_fuse.tree import Tree
 
@@ -69,7 +70,16 @@ class Files:
         self._close_idle()
         found = self._add(OpenFile(ino, open_lower(self._tree, ino), writable=False, lower=True))
         self._lower.append(found)
+        self._settle(found)
         return found
+
+    def _settle(self, lower: OpenFile) -> None:
+        """Let the accelerator tell the attributes that the descriptor has, where they are those that users see."""
+        tree, ino = self._tree, lower.ino
+        if not tree.is_settled(ino) or ino in tree.gone:
+            return
+        if os.fstat(lower.descriptor).st_atime_ns == tree.record(ino)[ATIME]:
+            tree.hints.settled(ino)
 
     def _close_idle(self) -> None:
         """There are not many files of lower layers open that nobody uses."""

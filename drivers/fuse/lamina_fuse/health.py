@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Final
 
-from lamina.driver import Health
+from lamina.driver import Ability, Health
 from lamina.syscalls import opened
 from lamina.trees import remove_tree
 from lamina_fuse import life
@@ -29,6 +30,12 @@ def _initial_namespace() -> bool:
         return Path("/proc/self/uid_map").read_text(encoding="ascii").split() == ["0", "0", "4294967295"]
     except FileNotFoundError:
         return True
+
+
+def lacking_in_this_kernel() -> frozenset[Ability]:
+    """What its FUSE learned only later; Debian 12 has Linux 6.1."""
+    version = tuple(map(int, re.findall(r"\d+", os.uname().release)[:2]))
+    return frozenset() if version >= (6, 2) else frozenset({Ability.TMPFILE})
 
 
 def examine(home: Path) -> Health:

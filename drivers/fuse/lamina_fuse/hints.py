@@ -35,7 +35,8 @@ class Hints:
         self._settled = self._table("lamina_fuse_settled", _SETTLED)
         self._backing = self._table("lamina_fuse_backing", _BACKING // 2).cast("B").cast("i")
         self._users = self._table("lamina_fuse_users", DESCRIPTORS // 2).cast("B").cast("i")
-        self._let_go = self._function("lamina_fuse_let_go")
+        self._let_go = self._function("lamina_fuse_let_go", ctypes.c_int)
+        self._acknowledge = self._function("lamina_fuse_acknowledge")
 
     def configure(self, *, passthrough: bool, look_out: int) -> None:
         """Before the mount: what the user has decided; microseconds."""
@@ -50,12 +51,17 @@ class Hints:
             return memoryview(mmap.mmap(-1, 8 * length)).cast("Q")
         return memoryview(shared).cast("B").cast("Q")
 
-    def _function(self, name: str) -> Callable[[int], object]:
+    def _function(self, name: str, *arguments: type[ctypes.c_int]) -> Callable[..., object]:
         try:
-            found: Callable[[int], object] = self._library[name]
+            found = self._library[name]
         except AttributeError:  # likewise
-            return lambda _descriptor: None
+            return lambda *_arguments: None
+        found.argtypes, found.restype = arguments, None
         return found
+
+    def acknowledge(self) -> None:
+        """What was asked for (a name less, or another one) is done on disk: who asked need not wait for the rest."""
+        self._acknowledge()
 
     def opened(self, ino: int, descriptor: int) -> None:
         """A file of the writable layer is open: its attributes are those of the descriptor, and change with it."""

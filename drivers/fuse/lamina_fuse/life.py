@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from lamina.descent import DIRECTORY
 from lamina.mount import is_mounted, mountinfo, unmount
+from lamina.syscalls import opened, syncfs
 from lamina_fuse import launching
 
 _LOCK: Final = "server.lock"
@@ -52,11 +54,16 @@ def stop(place: Path) -> None:
     """Nothing is mounted at `place/served`, and no server runs for it, even if somebody looks through a bind mount."""
     if not (place / _LOCK).exists():
         return  # nobody has served it since the last time
+    device = device_of(place / "served")
+    if _mounts_of(device) > 1:
+        _flush(place / "served")
     _clear(place / "served")
+    lasts = _mounts_of(device) > 0
     target = target_of(place)
     if target is not None and (pid_of(place) is not None or not is_serving(target)):
         _clear(target)
-    for number, patience in ((None, _PATIENCE), (signal.SIGTERM, 2.0), (signal.SIGKILL, _PATIENCE)):
+    # with its last mount it ends by itself, once what is open there is closed; while one stays, it would not
+    for number, patience in ((None, 0 if lasts else _PATIENCE), (signal.SIGTERM, 2.0), (signal.SIGKILL, _PATIENCE)):
         if number is not None:
             _kill(place, number)
         with _ended(place, patience) as ended:
@@ -69,6 +76,17 @@ def stop(place: Path) -> None:
 def _clear(served: Path) -> None:
     while is_mounted(served):  # asked of mountinfo: a dead server's place cannot even be looked at
         unmount(served, lazy=True)
+
+
+def _mounts_of(device: str | None) -> int:
+    """How many mounts of a file system, MAJOR:MINOR, are in sight."""
+    return sum("{}:{}".format(*point.device) == device for point in mountinfo())
+
+
+def _flush(served: Path) -> None:
+    """What mappings have changed has reached the server; nothing happens if it is dead."""
+    with contextlib.suppress(OSError), opened(served, DIRECTORY) as root:
+        syncfs(root)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, RequestContext
 
-from lamina_fuse.naming import NAME_MAX, Owner
+from lamina_fuse.naming import NAME_MAX
+from lamina_fuse.node import Node
+from lamina_fuse.owners import Owner
 from lamina_fuse.requests import Requests, handler
 from lamina_fuse.upper import is_whiteout_device
 
@@ -68,6 +70,8 @@ class NameRequests(Requests):
         """A regular file, open."""
         tree = self._tree
         directory = tree.directory(parent)
+        if self._secret and name == self._secret:
+            return self._unnamed(directory, mode, flags, ctx)
         found = tree.find(directory, name)
         if found and not flags & os.O_EXCL:
             tree.enter(directory, name, found)
@@ -87,6 +91,12 @@ class NameRequests(Requests):
         entry = self._found(node.ino)
         self._files.adopt(node.ino, descriptors[0], flags)
         return FileInfo(fh=descriptors[0]), entry
+
+    def _unnamed(self, directory: Node, mode: int, flags: int, ctx: RequestContext) -> tuple[FileInfo, EntryAttributes]:
+        """O_TMPFILE, which the accelerator has packed into a name, since libfuse has no handler for it."""
+        node, descriptor = self._naming.make_unnamed(directory, mode, Owner(ctx.uid, ctx.gid))
+        self._files.adopt(node.ino, descriptor, flags)
+        return FileInfo(fh=descriptor), self._found(node.ino)
 
     @handler
     def link(self, ino: int, parent: int, name: bytes, ctx: RequestContext) -> EntryAttributes:

@@ -11,24 +11,18 @@ from typing import Final
 
 from lamina import syscalls
 from lamina.xattrs import at
+from lamina_fuse import owners
 from lamina_fuse.copyup import CopyUp
 from lamina_fuse.node import Node
-from lamina_fuse.record import GID, MODE, UID, Record, record_of
+from lamina_fuse.owners import Owner
+from lamina_fuse.places import magic
+from lamina_fuse.record import GID, MODE, UID, record_of
 from lamina_fuse.tree import Tree, own
 from lamina_fuse.upper import Upper
 
 NAME_MAX: Final = 255
 _ACL: Final = "system.posix_acl_default"
-
-
-class Owner:
-    """Who makes something."""
-
-    __slots__ = ("gid", "uid")
-
-    def __init__(self, uid: int, gid: int) -> None:
-        self.uid = uid
-        self.gid = gid
+_UNNAMED: Final = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
 
 
 def fail(number: int) -> OSError:
@@ -63,10 +57,11 @@ class Naming:
     ) -> Node:
         """What `how` makes in an open directory under a name is there, and belongs to `owner`."""
         self._check_free(directory, name)
+        to = owners.owner_in(self._tree.record(directory.ino), owner)
 
         def make(place: int, called: bytes) -> None:
             how(place, called)
-            self._give(place, called, owner, directory)
+            owners.give(place, called, to)
 
         place = self._put(directory, name, make, is_directory=is_directory)
         status = os.stat(name, dir_fd=place, follow_symlinks=False)
@@ -79,6 +74,23 @@ class Naming:
         if is_directory:
             node.above, node.below = {}, {}
         return node
+
+    def make_unnamed(self, directory: Node, mode: int, owner: Owner) -> tuple[Node, int]:
+        """A file without a name, as O_TMPFILE makes it, and its descriptor: it can be given a name while it is open."""
+        if directory.dead:
+            raise fail(errno.EPERM)  # as ext4 and tmpfs have it
+        self._copies.raised(directory.ino)
+        descriptor = os.open(b".", _UNNAMED, mode & 0o7777, dir_fd=self._tree.descriptor(directory))
+        try:
+            owners.give_open(descriptor, owners.owner_in(self._tree.record(directory.ino), owner))
+            node = Node(own(os.fstat(descriptor)), directory=False, up=True)
+            node.grave = os.open(magic(descriptor), os.O_PATH | os.O_CLOEXEC)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._tree.nodes[node.ino] = node
+        self._tree.hints.dressed(node.ino)
+        return node, descriptor
 
     def link(self, node: Node, directory: Node, name: bytes) -> None:
         """One more name for what is in the writable layer."""
@@ -174,20 +186,6 @@ class Naming:
     def _hands_down(self, directory: Node) -> bool:
         return not directory.plain and bool(self.default_acl(directory))
 
-    def _give(self, place: int, name: bytes, owner: Owner, directory: Node) -> None:
-        if not self._privileged:
-            return
-        parent: Record = self._tree.record(directory.ino)
-        gid = parent[GID] if parent[MODE] & stat.S_ISGID else owner.gid
-        if (owner.uid, gid) == (0, 0):
-            return
-        status = os.stat(name, dir_fd=place, follow_symlinks=False)
-        if (status.st_uid, status.st_gid) == (owner.uid, gid):
-            return
-        os.chown(name, owner.uid, gid, dir_fd=place, follow_symlinks=False)
-        if status.st_mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISLNK(status.st_mode):
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=place)  # a new owner takes these bits away
-
     # taking away
 
     def unlink(self, directory: Node, name: bytes) -> None:
@@ -208,6 +206,7 @@ class Naming:
                 self._upper.replace_by_whiteout(place, name)
             else:
                 os.unlink(name, dir_fd=place)
+        tree.hints.acknowledge()
         self._gone(directory, name, ino, node)
 
     def rmdir(self, directory: Node, name: bytes) -> None:
@@ -233,6 +232,7 @@ class Naming:
                 self._upper.replace_directory_by_whiteout(place, name)
             else:
                 self._upper.remove_directory(place, name)
+        tree.hints.acknowledge()
         node.above, node.below, node.stack = {}, {}, ()
         self._gone(directory, name, ino, node)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Final
 
 from lamina.xattrs import at
@@ -17,6 +18,7 @@ from lamina_fuse.upper import Upper
 
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_OPEN: Final = 512  # directories of the writable layer
+_MOST_FORGOTTEN: Final = 1024  # inodes that wait for a pause
 
 
 class OpenFile:
@@ -47,6 +49,7 @@ class Registry:
         self.gone: set[int] = set()  # lower files whose only name was removed
         self._records: dict[int, Record] = {}
         self._open: OrderedDict[int, Node] = OrderedDict()
+        self.forgotten: deque[tuple[int, int]] = deque()  # inodes, and how many references the kernel gave back
         if upper is not None:
             self.hints.opened_directory(ROOT, upper.root)
 
@@ -77,6 +80,22 @@ class Registry:
         if (directory, name) in node.names:
             node.names.remove((directory, name))
             directory.kids -= 1
+
+    def forget(self, forgotten: Iterable[tuple[int, int]]) -> None:
+        """The kernel holds fewer references. What that frees is freed in a pause: to free a removed file takes time."""
+        self.forgotten.extend(forgotten)
+        while len(self.forgotten) > _MOST_FORGOTTEN:
+            self.free_one()
+
+    def free_one(self) -> None:
+        """One of the forgotten inodes is so here, too."""
+        ino, count = self.forgotten.popleft()
+        left = self.known.get(ino, 0) - count
+        if left > 0:
+            self.known[ino] = left
+        else:
+            self.known.pop(ino, None)
+            self.drop(ino)
 
     def drop(self, ino: int) -> None:
         """Forget what nobody can ask about any more, and then what only led to it."""

@@ -68,6 +68,7 @@ class Renaming:
         tree = self._tree
         first, second = self._moved(old, name, new, called), self._moved(new, called, old, name)
         syscalls.renameat2(tree.descriptor(old), name, tree.descriptor(new), called, syscalls.RENAME_EXCHANGE)
+        tree.hints.acknowledge()
         for node, here, was, there, becomes in ((first, old, name, new, called), (second, new, called, old, name)):
             tree.detach(node, here, was)
             tree.attach(node, there, becomes)
@@ -88,6 +89,7 @@ class Renaming:
         elif victim is not None:
             self._naming.raise_grave(victim)
         self._on_disk(node, old, name, new, called)
+        tree.hints.acknowledge()
         tree.unnamed(old, name)
         if victim is not None:
             tree.detach(victim, new, called)

@@ -82,6 +82,7 @@ class Requests(pyfuse3.Operations):
 
     def remembered(self) -> int:
         """Of how many inodes something is remembered."""
+        self.free_some(lambda: False)
         return len(self._tree.known.keys() | self._tree.nodes.keys())
 
     def _found(self, ino: int) -> EntryAttributes:
@@ -110,14 +111,16 @@ class Requests(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """The kernel holds fewer references."""
         self.counts["forget"] = self.counts.get("forget", 0) + 1
-        known = self._tree.known
         try:
-            for ino, count in inode_list:
-                left = known.get(ino, 0) - count
-                if left > 0:
-                    known[ino] = left
-                else:
-                    known.pop(ino, None)
-                    self._tree.drop(ino)
+            self._tree.forget(inode_list)
         except Exception:
             log.exception("forget")
+
+    def free_some(self, hurried: Callable[[], object]) -> None:
+        """Forget what the kernel has forgotten, until all is done or somebody is in a hurry."""
+        tree = self._tree
+        while tree.forgotten and not hurried():
+            try:
+                tree.free_one()
+            except Exception:
+                log.exception("forget")

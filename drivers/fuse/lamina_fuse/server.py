@@ -105,7 +105,7 @@ def _become_a_server(lock: int, elsewhere: bytes) -> None:
 def _serve(operations: Operations, place: Path) -> int:
     log.info("serving layer %s as process %d", place.name, os.getpid())
     gc.freeze()
-    loop.shorten()
+    loop.shorten(operations.free_some)
     try:
         trio.run(_run, operations)
     except BaseException:
