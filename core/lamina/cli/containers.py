@@ -57,7 +57,8 @@ def diff(session: Session, name: str, form: str, *, null: bool) -> None:
     Bytes that are no character, control characters and backslashes are shown as \xff, \n, \\; -z prints them raw.
     """
     with session.both() as (images, containers):
-        show_changes(_changes(images, containers, name), form, null=null)
+        # of the root itself docker says nothing: it changes whenever something is made in it
+        show_changes((each for each in _changes(images, containers, name) if each.path), form, null=null)
 
 
 class _Commit(click.Command):
@@ -120,9 +121,10 @@ def rm(session: Session, names: tuple[str, ...], *, force: bool) -> None:
         def remove(name: str) -> None:
             try:
                 engine.remove(name, force=force)
-            except NotFound:
+            except NotFound as error:
                 if not force:
                     raise
+                failures.report(error, debug=session.debug)
                 return
             click.echo(escape(name))
 

@@ -86,8 +86,8 @@ def inspect(container: Container, size: int | None) -> dict[str, Any]:
             "Pid": life.process.pid if life.process and life.state.up else 0,
             "ExitCode": life.code,
             "Error": life.error,
-            "StartedAt": life.started or "0001-01-01T00:00:00Z",
-            "FinishedAt": life.finished or "0001-01-01T00:00:00Z",
+            "StartedAt": _moment(life.started),
+            "FinishedAt": _moment(life.finished),
         },
         "Image": container.image,
         "Name": f"/{container.name}",
@@ -102,6 +102,10 @@ def inspect(container: Container, size: int | None) -> dict[str, Any]:
             "OpenStdin": container.options.interactive,
         },
     } | ({} if size is None else {"SizeRw": size})
+
+
+def _moment(text: str) -> str:
+    return format_time(datetime.fromisoformat(text)) if text else "0001-01-01T00:00:00Z"
 
 
 def _host_config(options: Options) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Engine:
         with self.room(container).locked():
             container = self.settle(container)
             if container.life.state is not before:
-                raise BadRequest(f"container {container.name} is {container.state}")
+                raise BadRequest(f"container {container.name} is {'not' if before is State.PAUSED else 'already'} paused")
             runtime = self.runtime_of(container)
             (runtime.pause if after is State.PAUSED else runtime.resume)(container.id)
             return self.note(container, attrs.evolve(container.life, state=after))

@@ -78,7 +78,8 @@ def make_process(settings: Mapping[str, Any], options: Options, user: User, host
         "user": {
             "uid": user.uid,
             "gid": user.gid,
-            "additionalGids": list(user.groups) if may_have_groups() else [],
+            # its own group, too: else whoever may not drop it could by a setgid program (CVE-2022-36109)
+            "additionalGids": list(dict.fromkeys((user.gid, *user.groups))) if may_have_groups() else [],
         },
         "args": command,
         "env": environment(settings, options, user, hostname),

@@ -107,10 +107,13 @@ class Containers:
         return inspect(attrs.evolve(container, life=now), self._shelves.snapshots.usage(container.snapshot).size)
 
     def rename(self, name: str, new: str) -> Container:
-        """It has another name from now on; AlreadyExists if that is taken."""
+        """It has another name from now on; AlreadyExists if that is taken, be it by the container itself."""
         check_name(new)
         with self._shelves.catalog.change() as rows:
-            container = attrs.evolve(_find(rows, name), name=new)
+            found = _find(rows, name)
+            if found.name == new:
+                raise AlreadyExists(f"container {found.short_id} is called {new!r} already")
+            container = attrs.evolve(found, name=new)
             _refuse_taken(rows, container)
             _put(rows, container)
         return container
