@@ -28,6 +28,7 @@ SAME_CODES = (  # a command, and how both end
     ("run --rm --network nosuch busybox true", 125),
     ("run --rm --memory 1m busybox true", 125),
     ("run --rm -v rel/x:/data busybox true", 125),
+    ("run --rm -v one:/data -v two:/data busybox true", 125),
     ("run --rm --pull never busybox:nosuch true", 125),
     ("run --name ended busybox true", 125),  # the name is in use
     ("exec runner true", 0),
@@ -73,6 +74,9 @@ FAILURES = (  # a command, lamina's exit code, and what both name
     ("rm nosuch", 4, "nosuch"),
     ("rm runner", 6, "running"),
     ("attach ended", 2, ""),
+    ("volume inspect nosuch", 4, "nosuch"),
+    ("volume rm nosuch", 4, "nosuch"),
+    ("volume rm used", 6, "used"),
     # so that they are not taken for those of the command
     ("exec nosuch true", 125, "nosuch"),
     ("exec ended true", 125, "not running"),
@@ -93,7 +97,7 @@ def both(docker: Desk, lamina: Desk, closed: RunningRegistry) -> tuple[Desk, Des
     """Docker and lamina with images, a container that has ended and one that runs."""
     for desk in (docker, lamina):
         desk.does("pull", "-q", "busybox")
-        desk.does("run", "--name", "ended", "busybox", "true")
+        desk.does("run", "--name", "ended", "-v", "used:/data", "busybox", "true")
         desk.does("run", "-d", "--name", "runner", "busybox", "sleep", "1000")
         desk.does("commit", "ended", f"{closed.host}/box:1")
     return docker, lamina

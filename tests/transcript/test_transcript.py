@@ -1,12 +1,14 @@
 """The whole session that docker's users know, typed through the real command line, and compared with docker's own.
 
-`session.txt` is what docker prints, both streams as a terminal shows them; a docker daemon is asked anew in each run.
+`session.txt` is what docker prints, both streams as a terminal shows them, and so is `details.txt`, of what no driver
+can change; a docker daemon is asked anew in each run.
 Ids, digests, sizes, times and ports stand as placeholders; so do widths of columns. `[exit N]` is told unless N is 0.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import random
 import re
@@ -27,7 +29,7 @@ from loops import btrfs_on_a_loop
 from registries import PASSWORD, USER, RunningRegistry, htpasswd, registry, tool
 
 pytestmark = pytest.mark.needs_root
-SESSION = (Path(__file__).parent / "session.txt").read_text()
+SESSION, DETAILS = ((Path(__file__).parent / f"{name}.txt").read_text() for name in ("session", "details"))
 DRIVERS = ("overlay", "vfs", "btrfs", "fuse")  # whatever the host itself can mount
 
 
@@ -50,7 +52,7 @@ DOCKERS = (
         pattern=r"^WARNING: IPv4 forwarding is disabled\. Networking will not work\.\n",
     ),
     Difference(
-        why="docker 20.10 links images to the ones they were committed from; lamina, like docker's newer stores, does not",
+        why="docker 20.10 links images to those they come from; lamina does not, nor do docker's newer stores",
         pattern=r"^(?<!COMMENT\n)[0-9a-f]{12}(?=   .*COPY poem)",
         instead="<missing>",
     ),
@@ -86,21 +88,30 @@ def disk(driver: str, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def by_docker(daemon: RunningDocker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The lines of the session as docker has just printed them."""
-    place = tmp_path_factory.mktemp("by-docker")
-    with registry(place / "registry", auth=htpasswd(place / "auth")) as closed:
-        yield lines_of(daemon.desk(place / "desk"), closed, DOCKERS)
-    daemon.clear()
+def by_docker(daemon: RunningDocker, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """The lines of a session as docker has just printed them."""
+
+    @functools.cache
+    def lines(session: str) -> list[str]:
+        place = tmp_path_factory.mktemp("by-docker")
+        with registry(place / "registry", auth=htpasswd(place / "auth")) as closed:
+            told = lines_of(session, daemon.desk(place / "desk"), closed, DOCKERS)
+        daemon.clear()
+        return told
+
+    return lines
 
 
-def test_the_recorded_session_is_what_docker_prints(by_docker: list[str]) -> None:
-    assert by_docker == SESSION.splitlines()
+@pytest.mark.parametrize("session", [SESSION, DETAILS], ids=["session", "details"])
+def test_what_is_recorded_is_what_docker_prints(session: str, by_docker: Callable[[str], list[str]]) -> None:
+    assert by_docker(session) == session.splitlines()
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_the_session_reads_as_dockers(lamina: Desk, closed: RunningRegistry, by_docker: list[str]) -> None:
-    assert lines_of(lamina, closed, OURS) == by_docker
+def test_the_session_reads_as_dockers(
+    lamina: Desk, closed: RunningRegistry, by_docker: Callable[[str], list[str]]
+) -> None:
+    assert lines_of(SESSION, lamina, closed, OURS) == by_docker(SESSION)
 
     pushed = config_there(f"{closed.host}/ada/site:1")
     assert pushed["author"] == "Ada <ada@example.org>"
@@ -108,12 +119,16 @@ def test_the_session_reads_as_dockers(lamina: Desk, closed: RunningRegistry, by_
     assert pushed["config"]["ExposedPorts"] == {"8080/tcp": {}}
 
 
-def lines_of(desk: Desk, closed: RunningRegistry, differences: tuple[Difference, ...]) -> list[str]:
+def test_details_read_as_dockers(lamina: Desk, closed: RunningRegistry, by_docker: Callable[[str], list[str]]) -> None:
+    assert lines_of(DETAILS, lamina, closed, OURS) == by_docker(DETAILS)
+
+
+def lines_of(session: str, desk: Desk, closed: RunningRegistry, differences: tuple[Difference, ...]) -> list[str]:
     """All of the session: what is typed, and what is printed."""
     known = {"<registry>": closed.host, "<port>": str(free_port())}
     return [
         shown
-        for line in typed(SESSION)
+        for line in typed(session)
         for shown in (f"$ {line}", *said(desk, filled(line, known), known, differences).splitlines())
     ]
 

@@ -113,14 +113,15 @@ def rename(session: Session, container: str, name: str) -> None:
 @click.command
 @click.argument("names", nargs=-1, required=True, shell_complete=complete.containers)
 @click.option("-f", "--force", is_flag=True, help="Kill those that run; those that are not there are no error.")
+@click.option("-v", "--volumes", is_flag=True, help="Remove their volumes without a name, too.")
 @pass_session
-def rm(session: Session, names: tuple[str, ...], *, force: bool) -> None:
+def rm(session: Session, names: tuple[str, ...], *, force: bool, volumes: bool) -> None:
     """Remove containers and their writable layers. Prints each name as it was given."""
     with session.engine() as engine:
 
         def remove(name: str) -> None:
             try:
-                engine.remove(name, force=force)
+                engine.remove(name, force=force, volumes=volumes)
             except NotFound as error:
                 if not force:
                     raise

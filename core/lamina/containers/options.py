@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 
 from lamina.containers.capabilities import check_capability
-from lamina.containers.volumes import Volume, parse_volume
+from lamina.containers.volumes import Volume, parse_volume, refuse_twice
 from lamina.errors import BadRequest
 
 NETWORKS: Final = ("none", "host")
@@ -55,7 +55,7 @@ class Options:
             check_capability(name)
         if self.memory < 0 or self.cpus < 0 or (0 < self.memory < _LEAST_MEMORY):
             raise BadRequest("a limit of memory is 6 MiB or more, and one of processors above 0")
-        self.mounts()
+        refuse_twice(self.mounts())
         return self
 
     def mounts(self) -> tuple[Volume, ...]:
