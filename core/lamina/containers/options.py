@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -61,6 +62,13 @@ class Options:
     def mounts(self) -> tuple[Volume, ...]:
         """The volumes, read."""
         return tuple(parse_volume(each) for each in self.volumes)
+
+
+def merged(asked: Iterable[str], usual: Iterable[str]) -> list[str]:
+    """What was asked for, then what is usual besides, as docker has it. A bare NAME is ours, or none if we lack it."""
+    entries = [entry if "=" in entry or entry not in os.environ else f"{entry}={os.environ[entry]}" for entry in asked]
+    table = {entry.partition("=")[0]: entry for entry in entries}  # the last one wins
+    return [*table.values(), *(entry for entry in usual if entry.partition("=")[0] not in table)]
 
 
 _LEAST_MEMORY: Final = 6 << 20  # docker's: with less, no runtime starts

@@ -104,7 +104,7 @@ def environment(settings: Mapping[str, Any], options: Options, user: User, hostn
         name, equals, _ = entry.partition("=")
         if equals:
             table[name] = entry
-        elif name in os.environ:  # `-e NAME` hands on ours
+        elif name in os.environ:  # `exec -e NAME` hands on ours
             table[name] = f"{name}={os.environ[name]}"
         else:
             table.pop(name, None)

@@ -18,7 +18,7 @@ from lamina.containers.life import seen
 from lamina.containers.listing import containers_in
 from lamina.containers.mountpoints import stand_on
 from lamina.containers.names import check_name
-from lamina.containers.options import Options
+from lamina.containers.options import Options, merged
 from lamina.containers.places import means_contents
 from lamina.containers.records import find, named, put, refuse_taken
 from lamina.containers.rooms import room_of
@@ -235,6 +235,8 @@ class Containers:
             settings |= {"Entrypoint": list(options.entrypoint), "Cmd": None}
         if command:
             settings["Cmd"] = list(command)
+        if options.environment:
+            settings["Env"] = merged(options.environment, settings.get("Env") or ())
         if options.workdir:
             settings["WorkingDir"] = os.path.normpath(os.path.join("/", options.workdir))
         if options.user:
@@ -254,7 +256,7 @@ class Containers:
             snapshot=f"container-{container_id}",
             created=datetime.now(UTC),
             settings=settings,
-            options=options,
+            options=attrs.evolve(options, environment=()),  # it is among the settings, and so in what is committed
         )
 
     def _scratch(self) -> Path:
