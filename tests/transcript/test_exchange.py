@@ -14,7 +14,8 @@ from desk import Desk
 pytestmark = pytest.mark.needs_root
 COMMIT = shlex.split(
     "commit -a 'Ada <ada@example.org>' -m 'a message'"
-    " -c 'CMD [\"-c\", \"id -u; cat /made; pwd\"]' -c 'ENTRYPOINT [\"sh\"]' -c 'ENV A=b' -c 'EXPOSE 80' -c 'LABEL x=y' -c 'ONBUILD RUN true' -c 'USER 1000' -c 'VOLUME /data'"
+    ' -c \'CMD ["-c", "id -u; cat /made; pwd"]\' -c \'ENTRYPOINT ["sh"]\''
+    " -c 'ENV A=b' -c 'EXPOSE 80' -c 'LABEL x=y' -c 'ONBUILD RUN true' -c 'USER 1000' -c 'VOLUME /data'"
     " -c 'WORKDIR /tmp' box made:1"
 )
 # docker 20.10 writes into the settings of an image what is a container's, and once was the daemon's; later ones do not

@@ -94,6 +94,9 @@ class Containers:
                 put(rows, container)
                 stands_on = [key, self._shelves.snapshot(ground), *rows.used_by(f"image {found.id}")]
                 rows.use(f"container {container.id}", stands_on)
+                with contextlib.suppress(NotFound):  # forced away meanwhile
+                    rows.image(found.id)
+                    rows.use(f"image {found.id}", [self._shelves.snapshot(ground)])  # the next container wants it, too
         return container
 
     def bound(self, container: Container) -> tuple[Volume, ...]:
