@@ -82,7 +82,7 @@ def _environ() -> dict[str, str]:
 
 
 def _start(place: Path) -> subprocess.Popen[bytes]:
-    words = [DAEMON, "--config-file", place / "daemon.json", "--data-root", place / "data", "--exec-root", place / "x"]
+    words: list[str | Path] = [DAEMON, "--config-file", place / "daemon.json", "--data-root", place / "data", "--exec-root", place / "x"]
     words += ["--pidfile", place / "pid", "-H", f"unix://{place}/d", *_NO_NETWORK]
     # what the machine unmounts is unmounted for the daemon, too, but nobody sees what the daemon mounts
     within = ["unshare", "--mount", "--propagation", "slave", "setpriv", "--pdeathsig", "TERM"]
@@ -91,7 +91,7 @@ def _start(place: Path) -> subprocess.Popen[bytes]:
 
 
 def _await(running: RunningDocker, daemon: subprocess.Popen[bytes], log: Path) -> None:
-    argv = [CLIENT, "version", "--format", "{{.Server.Version}}"]
+    argv: list[str | Path] = [CLIENT, "version", "--format", "{{.Server.Version}}"]
     deadline = time.monotonic() + _PATIENCE
     while True:
         told = subprocess.run(argv, env=running.environ, capture_output=True, text=True, check=False)

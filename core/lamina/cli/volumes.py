@@ -6,9 +6,10 @@ import click
 
 from lamina.cli import complete, failures
 from lamina.cli.options import as_json, labels, parse_labels, quiet
-from lamina.cli.output import Column, escape, show_document, show_json, show_table, size
+from lamina.cli.output import Column, escape, show_document, show_json, show_table
 from lamina.cli.session import Session, pass_session
 from lamina.cli.space import ask
+from lamina.cli.wording import size
 from lamina.containers.volumestore import Known, Volumes, inspect_volume
 
 _names = click.argument("names", nargs=-1, required=True, shell_complete=complete.volumes)

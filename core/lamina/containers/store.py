@@ -244,8 +244,8 @@ class Containers:
             settings["WorkingDir"] = os.path.normpath(os.path.join("/", options.workdir))
         if options.user:
             settings["User"] = options.user
-        if unnamed := {each.target: {} for each in options.mounts() if each.anonymous}:
-            settings["Volumes"] = {**(settings.get("Volumes") or {}), **unnamed}
+        if unnamed := [each.target for each in options.mounts() if each.anonymous]:
+            settings["Volumes"] = {**(settings.get("Volumes") or {}), **{target: {} for target in unnamed}}
         if options.labels:
             settings["Labels"] = {**(settings.get("Labels") or {}), **options.labels}
         container_id = secrets.token_hex(32)
