@@ -82,7 +82,15 @@ def _environ() -> dict[str, str]:
 
 
 def _start(place: Path) -> subprocess.Popen[bytes]:
-    words: list[str | Path] = [DAEMON, "--config-file", place / "daemon.json", "--data-root", place / "data", "--exec-root", place / "x"]
+    words: list[str | Path] = [
+        DAEMON,
+        "--config-file",
+        place / "daemon.json",
+        "--data-root",
+        place / "data",
+        "--exec-root",
+        place / "x",
+    ]
     words += ["--pidfile", place / "pid", "-H", f"unix://{place}/d", *_NO_NETWORK]
     # what the machine unmounts is unmounted for the daemon, too, but nobody sees what the daemon mounts
     within = ["unshare", "--mount", "--propagation", "slave", "setpriv", "--pdeathsig", "TERM"]
