@@ -20,7 +20,7 @@ demo: $(VENV)/.lamina
 
 ## make test    everything that must be true; ARGS="…" go to pytest
 test: $(VENV)/.tools
-	@.ci/need apache2-utils btrfs-progs busybox-static conmon containerd crun docker-registry e2fsprogs golang-github-containers-common kmod openssl runc skopeo systemd thin-provisioning-tools uidmap umoci user-mode-linux xfsprogs zfs-fuse
+	@.ci/need apache2-utils btrfs-progs busybox-static conmon containerd crun docker-registry docker.io e2fsprogs golang-github-containers-common kmod openssl runc skopeo systemd thin-provisioning-tools uidmap umoci user-mode-linux xfsprogs zfs-fuse
 	@$(AS_ROOT) $(PYTEST) $(ARGS); status=$$?; \
 	if [ -n "$(STATUS)" ]; then echo $$status > "$(STATUS)"; else exit $$status; fi
 

@@ -195,6 +195,7 @@ def test_a_container_gets_another_name(busy_desk: Desk) -> None:
     busy_desk.does("rename", "box", "crate")
 
     assert busy_desk.does("ps", "-a").splitlines()[1].split()[-1] == "crate"
+    assert busy_desk.fails("rename", "crate", "crate")[0] == 5
 
 
 def test_rm_prints_the_name_and_keeps_the_image(busy_desk: Desk) -> None:
@@ -206,7 +207,9 @@ def test_rm_prints_the_name_and_keeps_the_image(busy_desk: Desk) -> None:
 
 def test_rm_of_somebody_unknown_is_an_error_unless_forced(busy_desk: Desk) -> None:
     assert busy_desk.fails("rm", "nobody")[0] == 4
-    assert busy_desk.does("rm", "-f", "nobody") == ""
+    forced = busy_desk.run("rm", "-f", "nobody")
+    assert (forced.returncode, forced.stdout) == (0, b"")
+    assert b"no container 'nobody'" in forced.stderr  # docker says it, too
 
 
 def test_a_mounted_container_is_not_removed(busy_desk: Desk, tree: Path) -> None:

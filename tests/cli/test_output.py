@@ -66,12 +66,12 @@ def test_every_path_is_shown_and_no_two_alike() -> None:
     assert shown == ["/a", r"/\xff", r"/\\xff", r"/\n", r"/\\n", "/é", r"/\xe9"]
 
 
-def test_a_table_is_aligned_under_its_titles(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_is_aligned_under_its_titles_as_docker_does_it(capsys: pytest.CaptureFixture[str]) -> None:
     columns: list[Column[tuple[str, str]]] = [Column("NAME", lambda row: row[0]), Column("X", lambda row: row[1])]
 
     show_table(columns, [("a", "1"), ("longer", "2")])
 
-    assert capsys.readouterr().out == "NAME     X\na        1\nlonger   2\n"
+    assert capsys.readouterr().out == "NAME      X\na         1\nlonger    2\n"
 
 
 def test_an_empty_table_still_has_its_titles(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_an_empty_table_still_has_its_titles(capsys: pytest.CaptureFixture[str])
 
     show_table(columns, [])
 
-    assert capsys.readouterr().out == "NAME   X\n"
+    assert capsys.readouterr().out == "NAME      X\n"
 
 
 def test_json_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,8 +55,9 @@ def test_changes_build_on_what_the_image_has_and_on_each_other() -> None:
     assert before["Env"] == ["PATH=/bin", "A=0"]
 
 
-def test_a_new_entrypoint_makes_the_old_command_void_but_not_a_later_one() -> None:
+def test_a_new_entrypoint_makes_the_old_command_void_but_not_a_new_one() -> None:
     assert apply_changes({"Cmd": ["old"]}, ["ENTRYPOINT x"])["Cmd"] is None
+    assert apply_changes({"Cmd": ["old"]}, ['CMD ["new"]', 'ENTRYPOINT ["x"]'])["Cmd"] == ["new"]
     assert apply_changes({"Cmd": ["old"]}, ['ENTRYPOINT ["x"]', 'CMD ["new"]'])["Cmd"] == ["new"]
 
 

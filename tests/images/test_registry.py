@@ -96,13 +96,28 @@ def test_what_skopeo_pushed_is_pulled_in_docker_s_words(
     assert digest == f"Digest: {json.loads(remote)['Digest']}"
 
 
-def test_what_is_here_is_not_fetched_again(desk: Desk, plain: RunningRegistry, archive: Path) -> None:
+def test_of_an_image_that_is_here_only_its_digest_is_asked_for(
+    desk: Desk, plain: RunningRegistry, archive: Path
+) -> None:
     give(archive, plain.host, "demo/box:1")
     desk.does("pull", "-q", f"{plain.host}/demo/box:1")
 
     told = desk.run("pull", f"{plain.host}/demo/box:1")
 
     assert f"Status: Image is up to date for {plain.host}/demo/box:1" in told.stdout.decode()
+    assert told.stderr == b""
+
+
+def test_layers_that_another_image_has_are_not_fetched_again(desk: Desk, plain: RunningRegistry, archive: Path) -> None:
+    desk.does("load", "-q", "-i", archive)
+    desk.does("create", "--name", "box", "demo/busybox")
+    desk.does("commit", "-c", "LABEL new=yes", "box", f"{plain.host}/demo/box:1")
+    desk.does("push", "-q", f"{plain.host}/demo/box:1")
+    desk.does("rmi", f"{plain.host}/demo/box:1")
+
+    told = desk.run("pull", f"{plain.host}/demo/box:1")
+
+    assert f"Status: Downloaded newer image for {plain.host}/demo/box:1" in told.stdout.decode()
     assert [line.partition(": ")[2] for line in told.stderr.decode().splitlines()] == ["Already exists"] * 3
 
 

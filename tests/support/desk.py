@@ -21,11 +21,12 @@ class Desk:
     path: Path
     environ: dict[str, str]
     within: tuple[str, ...] = ()  # words that run a program somewhere else
+    program: tuple[str, ...] = PROGRAM
 
     def run(self, *argv: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Whatever becomes of it."""
         return subprocess.run(
-            [*self.within, *PROGRAM, *argv],
+            [*self.within, *self.program, *argv],
             cwd=self.path,
             env=self.environ,
             input=stdin,

@@ -29,6 +29,16 @@ def containers(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
         return []
 
 
+def volumes(ctx: click.Context, _: click.Parameter, typed: str) -> list[str]:
+    """Names of volumes that begin so."""
+    try:
+        from lamina.containers.volumestore import Volumes  # noqa: PLC0415
+
+        return _beginning(typed, (known.name for known in Volumes(_session(ctx).place() / "volumes").list()))
+    except Exception:  # noqa: BLE001
+        return []
+
+
 def either(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
     """Names of containers and images."""
     return [*containers(ctx, parameter, typed), *images(ctx, parameter, typed)]

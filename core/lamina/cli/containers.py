@@ -57,7 +57,8 @@ def diff(session: Session, name: str, form: str, *, null: bool) -> None:
     Bytes that are no character, control characters and backslashes are shown as \xff, \n, \\; -z prints them raw.
     """
     with session.both() as (images, containers):
-        show_changes(_changes(images, containers, name), form, null=null)
+        # of the root itself docker says nothing: it changes whenever something is made in it
+        show_changes((each for each in _changes(images, containers, name) if each.path), form, null=null)
 
 
 class _Commit(click.Command):
@@ -112,17 +113,19 @@ def rename(session: Session, container: str, name: str) -> None:
 @click.command
 @click.argument("names", nargs=-1, required=True, shell_complete=complete.containers)
 @click.option("-f", "--force", is_flag=True, help="Kill those that run; those that are not there are no error.")
+@click.option("-v", "--volumes", is_flag=True, help="Remove their volumes without a name, too.")
 @pass_session
-def rm(session: Session, names: tuple[str, ...], *, force: bool) -> None:
+def rm(session: Session, names: tuple[str, ...], *, force: bool, volumes: bool) -> None:
     """Remove containers and their writable layers. Prints each name as it was given."""
     with session.engine() as engine:
 
         def remove(name: str) -> None:
             try:
-                engine.remove(name, force=force)
-            except NotFound:
+                engine.remove(name, force=force, volumes=volumes)
+            except NotFound as error:
                 if not force:
                     raise
+                failures.report(error, debug=session.debug)
                 return
             click.echo(escape(name))
 

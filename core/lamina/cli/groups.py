@@ -1,4 +1,4 @@
-"""`lamina image …` and `lamina container …`: the same commands under docker's longer names."""
+"""`lamina image …`, `lamina container …`: the same commands under docker's longer names; and `lamina volume …`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ container = LazyGroup(
             "mount": f"{HERE}.mounting:mount_container",
             "umount": f"{HERE}.mounting:umount",
             "cleanup": f"{HERE}.stopping:cleanup",
+        }
+    },
+)
+
+volume = LazyGroup(
+    "volume",
+    help="Work with volumes: directories that outlive containers.",
+    sections={
+        "Commands": {
+            "ls": f"{HERE}.volumes:ls",
+            "create": f"{HERE}.volumes:create",
+            "inspect": f"{HERE}.volumes:inspect",
+            "rm": f"{HERE}.volumes:rm",
+            "prune": f"{HERE}.volumes:prune",
         }
     },
 )

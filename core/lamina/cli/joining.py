@@ -71,6 +71,7 @@ def attach(session: Session, container: str, keys: str | None, *, sig_proxy: boo
 @pass_session
 def logs(session: Session, container: str, tail: str, *, follow: bool, timestamps: bool) -> None:
     """Show what a container has written."""
+    from lamina.containers.joints import ended  # noqa: PLC0415
     from lamina.containers.logs import follow_log, read_log  # noqa: PLC0415
 
     if tail != "all" and not tail.isdecimal():
@@ -81,7 +82,7 @@ def logs(session: Session, container: str, tail: str, *, follow: bool, timestamp
         log = engine.room(found).log
         if not log.exists():
             return
-        lines = follow_log(log, engine.ended(found.id), tail=count) if follow else read_log(log, tail=count)
+        lines = follow_log(log, ended(engine, found.id), tail=count) if follow else read_log(log, tail=count)
         begun = False
         for line in lines:
             stream = sys.stderr if line.error else sys.stdout

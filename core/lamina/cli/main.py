@@ -30,6 +30,7 @@ SECTIONS = {
         "ps": f"{HERE}.containers:ps",
         **OF_CONTAINERS,
         "container": f"{HERE}.groups:container",
+        "volume": f"{HERE}.groups:volume",
     },
     "Both": {
         "inspect": f"{HERE}.inspect:inspect",

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from lamina.images.store import Images
     from lamina.images.transfer_pull import Pulled
 
+_HELPERS = """\
+Configure a credential helper to remove this warning. See
+https://docs.docker.com/engine/reference/commandline/login/#credentials-store
+"""
+
 
 @click.command
 @click.argument("name")
@@ -69,8 +74,8 @@ def login(session: Session, server: str | None, username: str | None, *, passwor
     name, password = _credentials(username, from_stdin=password_stdin)
     file = log_in(host, name, password, registries, os.environ)
     if file is not None:
-        click.echo(f"WARNING! The password is kept unencrypted in {escape(str(file))}.", err=True)
-        click.echo("A credential helper (credsStore or credHelpers in that file) would keep it better.", err=True)
+        click.echo(f"WARNING! Your password will be stored unencrypted in {escape(str(file))}.", err=True)
+        click.echo(_HELPERS, err=True)
     click.echo("Login Succeeded")
 
 

@@ -43,7 +43,7 @@ def df(session: Session, form: str) -> None:
 def prune(session: Session, *, everything: bool, force: bool) -> None:
     """Free what nobody needs: images without a name, and whatever a crash has left."""
     if not force:
-        _ask("all images without a container" if everything else "all images without a name")
+        ask("all images without a container" if everything else "all images without a name")
     with session.images() as store:
         pruned = store.prune(everything=everything)
     for line in pruned.removed:
@@ -65,7 +65,8 @@ def verify(session: Session) -> None:
     click.echo("every blob is whole")
 
 
-def _ask(what: str) -> None:
+def ask(what: str) -> None:
+    """Go on only if somebody agrees; BadRequest if nobody is there."""
     if not sys.stdin.isatty():
         raise BadRequest("nobody to ask: stdin is not a terminal; say --force")
     click.confirm(f"This removes {what}. Go on?", abort=True, err=True)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _GAP = "   "
+_LEAST = 7  # characters of a column: with the gap docker's are at least ten wide
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _COMMAND = 20  # characters of a command that ps shows, as docker does
@@ -18,8 +19,8 @@ CONTAINER_TITLES = ("CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PO
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a table; every column as wide as its widest cell."""
-    widths = [max(len(cell) for cell in cells) for cells in zip(*lines, strict=True)]
+    """The lines of a table; every column as wide as its widest cell, or as docker's narrowest."""
+    widths = [max(_LEAST, *map(len, cells)) for cells in zip(*lines, strict=True)]
     for line in lines:
         yield _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 

@@ -11,6 +11,7 @@ import attrs
 
 from lamina.containers.life import Life, State, read_life, write_life
 from lamina.containers.options import Options, read_options, write_options
+from lamina.containers.volumes import Volume
 from lamina.errors import StoreBroken
 from lamina.images.fields import format_time
 
@@ -30,6 +31,7 @@ class Container:
     settings: Mapping[str, Any] = attrs.field(factory=dict)  # the image's, and what was asked for beyond
     options: Options = attrs.field(factory=Options)
     life: Life = attrs.field(factory=Life)  # as it was noted
+    volumes: tuple[Volume, ...] = ()  # those of the store; what of the host it sees is in its options
 
     @property
     def short_id(self) -> str:
@@ -54,6 +56,7 @@ def write_container(container: Container) -> str:
     fields["settings"] = dict(container.settings)
     fields["options"] = write_options(container.options)
     fields["life"] = write_life(container.life)
+    fields["volumes"] = [attrs.asdict(volume) for volume in container.volumes]
     return json.dumps(fields, sort_keys=True)
 
 
@@ -65,6 +68,7 @@ def read_container(text: str) -> Container:
         known["created"] = datetime.fromisoformat(known["created"]).astimezone(UTC)
         known["options"] = read_options(known.get("options", {}))
         known["life"] = read_life(known.get("life", {}))
+        known["volumes"] = tuple(Volume(**volume) for volume in known.get("volumes", ()))
         return Container(**known)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreBroken(f"the record of a container cannot be read: {error}") from error
@@ -86,8 +90,8 @@ def inspect(container: Container, size: int | None) -> dict[str, Any]:
             "Pid": life.process.pid if life.process and life.state.up else 0,
             "ExitCode": life.code,
             "Error": life.error,
-            "StartedAt": life.started or "0001-01-01T00:00:00Z",
-            "FinishedAt": life.finished or "0001-01-01T00:00:00Z",
+            "StartedAt": _moment(life.started),
+            "FinishedAt": _moment(life.finished),
         },
         "Image": container.image,
         "Name": f"/{container.name}",
@@ -102,6 +106,10 @@ def inspect(container: Container, size: int | None) -> dict[str, Any]:
             "OpenStdin": container.options.interactive,
         },
     } | ({} if size is None else {"SizeRw": size})
+
+
+def _moment(text: str) -> str:
+    return format_time(datetime.fromisoformat(text)) if text else "0001-01-01T00:00:00Z"
 
 
 def _host_config(options: Options) -> dict[str, Any]:

@@ -119,9 +119,10 @@ class Engine:
         self.containers.snapshots.mount(container.snapshot, room.rootfs)
         hostname = options.hostname or (os.uname().nodename if options.network == "host" else container.short_id)
         files = room.write_files(hostname, network=options.network)
-        ground = Ground(room.rootfs, files, hostname, f"/lamina/{container.id}", cgroups(), self.surroundings.rootless)
-        for volume in options.mounts():
-            if not os.path.lexists(volume.source):
+        where, volumes = f"/lamina/{container.id}", self.containers.bound(container)
+        ground = Ground(room.rootfs, files, hostname, where, cgroups(), self.surroundings.rootless, volumes)
+        for volume in ground.volumes:
+            if not (volume.name or os.path.lexists(volume.source)):
                 os.makedirs(volume.source)  # as docker does
         with inside(room.rootfs) as tree:
             user = find_user(tree, options.user or container.settings.get("User") or "")
@@ -181,7 +182,8 @@ class Engine:
         with self.room(container).locked():
             container = self.settle(container)
             if container.life.state is not before:
-                raise BadRequest(f"container {container.name} is {container.state}")
+                how = "not" if before is State.PAUSED else "already"
+                raise BadRequest(f"container {container.name} is {how} paused")
             runtime = self.runtime_of(container)
             (runtime.pause if after is State.PAUSED else runtime.resume)(container.id)
             return self.note(container, attrs.evolve(container.life, state=after))
@@ -216,8 +218,11 @@ class Engine:
             self.remove(container.id)
         return container
 
-    def remove(self, name: str, *, force: bool = False) -> Container:
-        """The container, its layer and its log are gone. InUse while it runs, unless `force`: then it is killed."""
+    def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> Container:
+        """The container, its layer and its log are gone. InUse while it runs, unless `force`: then it is killed.
+
+        With `volumes`, and with `--rm`, its volumes without a name go, too.
+        """
         container = self.containers.ours(name)
         if self.find(container.id).life.state.up:
             if not force:
@@ -229,7 +234,7 @@ class Engine:
         room.await_watchers()
         with room.locked():
             container = self.settle(self.containers.find(container.id))
-            self.containers.remove(container.id)
+            self.containers.remove(container.id, volumes=volumes or container.options.remove)
             room.destroy()
         return container
 
@@ -268,11 +273,6 @@ class Engine:
         if container.life.state is State.PAUSED:
             raise BadRequest(f"container {container.name} is paused; unpause it first")
         return connect(self.room(container).path)
-
-    def ended(self, name: str) -> Callable[[float], bool]:
-        """A question that is answered within the seconds it is given: has it ended?"""
-        process = self.find(name).life.process
-        return lambda patience: process is None or process.wait(patience)
 
     # within
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from lamina.containers.attaching import Streams
 from lamina.containers.container import Container
 from lamina.containers.engine import Engine
+
+
+def ended(engine: Engine, name: str) -> Callable[[float], bool]:
+    """A question that is answered within the seconds it is given: has it ended?"""
+    process = engine.find(name).life.process
+    return lambda patience: process is None or process.wait(patience)
 
 
 def streams(engine: Engine, container: Container, *, interactive: bool, keys: bytes, proxy: bool) -> Streams:

@@ -57,6 +57,8 @@ def stand_on(work: Work, chain_id: str | None, scratch: Path) -> str:
 def _furnish(tree: Tree) -> None:
     for path in _DIRECTORIES:
         make_directories(tree, path)
+    with contextlib.suppress(FileExistsError), tree.opened(b"etc", os.O_PATH | os.O_DIRECTORY) as etc:
+        os.symlink(b"/proc/mounts", b"mtab", dir_fd=etc)  # as docker gives it to images that have none
     for path in _FILES:
         above, name = os.path.split(path)
         with contextlib.suppress(OSError), tree.opened(above, os.O_PATH | os.O_DIRECTORY) as directory:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import attrs
 
 from lamina.containers.capabilities import check_capability
-from lamina.containers.volumes import Volume, parse_volume
+from lamina.containers.volumes import Volume, parse_volume, refuse_twice
 from lamina.errors import BadRequest
 
 NETWORKS: Final = ("none", "host")
@@ -55,12 +56,19 @@ class Options:
             check_capability(name)
         if self.memory < 0 or self.cpus < 0 or (0 < self.memory < _LEAST_MEMORY):
             raise BadRequest("a limit of memory is 6 MiB or more, and one of processors above 0")
-        self.mounts()
+        refuse_twice(self.mounts())
         return self
 
     def mounts(self) -> tuple[Volume, ...]:
         """The volumes, read."""
         return tuple(parse_volume(each) for each in self.volumes)
+
+
+def merged(asked: Iterable[str], usual: Iterable[str]) -> list[str]:
+    """What was asked for, then what is usual besides, as docker has it. A bare NAME is ours, or none if we lack it."""
+    entries = [entry if "=" in entry or entry not in os.environ else f"{entry}={os.environ[entry]}" for entry in asked]
+    table = {entry.partition("=")[0]: entry for entry in entries}  # the last one wins
+    return [*table.values(), *(entry for entry in usual if entry.partition("=")[0] not in table)]
 
 
 _LEAST_MEMORY: Final = 6 << 20  # docker's: with less, no runtime starts

@@ -40,12 +40,7 @@ class Runtime:
     @property
     def command(self) -> tuple[str, ...]:
         """How it is called; the first word is a path."""
-        words = [self.program, "--root", str(self.state)]
-        here = cgroups()
-        if self.name == "crun" and not here.version:
-            words.append("--cgroup-manager=disabled")
-        if self.name == "runc" and self.rootless:
-            words.append("--rootless=true")
+        words, here = [*self._bare], cgroups()
         if self.name == "crun" and here.hybrid is not None:
             alone = (find_program("unshare", ["util-linux"]), "-m", "--propagation", "slave")
             words = [*alone, "sh", "-c", _WITHOUT_SECOND, str(here.hybrid), *words]
@@ -53,10 +48,21 @@ class Runtime:
             words = [find_program("unshare", ["util-linux"]), "-m", "sh", "-c", _WITHOUT_ANY, "/sys/fs/cgroup", *words]
         return tuple(words)
 
+    @property
+    def _bare(self) -> tuple[str, ...]:
+        words = [self.program, "--root", str(self.state)]
+        if self.name == "crun" and not cgroups().version:
+            words.append("--cgroup-manager=disabled")
+        if self.name == "runc" and self.rootless:
+            words.append("--rootless=true")
+        return tuple(words)
+
     def start(self, container: str) -> None:
         """The process that was created runs."""
+        # what is only let go needs no cgroups: three programs fewer where crun must not see some of them
+        words = self.command if self.rootless else self._bare
         try:
-            run(*self.command, "start", container)
+            run(*words, "start", container)
         except ProgramFailed as failed:
             raise refusal(failed.stderr) from failed
 

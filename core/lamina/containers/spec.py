@@ -15,6 +15,7 @@ from lamina.containers.cgroups import Cgroups
 from lamina.containers.options import Options
 from lamina.containers.userns import may_have_groups
 from lamina.containers.users import User
+from lamina.containers.volumes import Volume
 from lamina.errors import BadRequest
 
 PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,6 +53,7 @@ class Ground:
     cgroup: str
     cgroups: Cgroups
     rootless: bool = False
+    volumes: tuple[Volume, ...] = ()
 
 
 def make_spec(settings: Mapping[str, Any], options: Options, user: User, ground: Ground) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def make_spec(settings: Mapping[str, Any], options: Options, user: User, ground:
         "process": make_process(settings, options, user, ground.hostname),
         "root": {"path": str(ground.rootfs), "readonly": options.read_only},
         "hostname": ground.hostname,
-        "mounts": [*_file_systems(options, ground), *_binds(options, ground)],
+        "mounts": [*_file_systems(options, ground), *_binds(ground)],
         "linux": _linux(options, ground),
     }
 
@@ -78,7 +80,8 @@ def make_process(settings: Mapping[str, Any], options: Options, user: User, host
         "user": {
             "uid": user.uid,
             "gid": user.gid,
-            "additionalGids": list(user.groups) if may_have_groups() else [],
+            # its own group, too: else whoever may not drop it could by a setgid program (CVE-2022-36109)
+            "additionalGids": list(dict.fromkeys((user.gid, *user.groups))) if may_have_groups() else [],
         },
         "args": command,
         "env": environment(settings, options, user, hostname),
@@ -101,7 +104,7 @@ def environment(settings: Mapping[str, Any], options: Options, user: User, hostn
         name, equals, _ = entry.partition("=")
         if equals:
             table[name] = entry
-        elif name in os.environ:  # `-e NAME` hands on ours
+        elif name in os.environ:  # `exec -e NAME` hands on ours
             table[name] = f"{name}={os.environ[name]}"
         else:
             table.pop(name, None)
@@ -130,13 +133,12 @@ def _file_systems(options: Options, ground: Ground) -> Iterator[dict[str, Any]]:
     yield _mount("tmpfs", "/dev/shm", *safe, "mode=1777", "size=65536k", source="shm")  # noqa: S108  # the container's  # noqa: S108  # the container's
 
 
-def _binds(options: Options, ground: Ground) -> Iterator[dict[str, Any]]:
-    volumes = options.mounts()
-    taken = {volume.target for volume in volumes}
+def _binds(ground: Ground) -> Iterator[dict[str, Any]]:
+    taken = {volume.target for volume in ground.volumes}
     for target, source in ground.files.items():
         if target not in taken:
             yield _mount("bind", target, "rbind", "rprivate", source=str(source))
-    for volume in sorted(volumes, key=lambda each: each.target.count("/")):  # outer ones first
+    for volume in sorted(ground.volumes, key=lambda each: each.target.count("/")):  # outer ones first
         mode = "rw" if volume.writable else "ro"
         yield _mount("bind", volume.target, "rbind", volume.propagation, mode, source=volume.source)
 

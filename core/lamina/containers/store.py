@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,15 +12,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import attrs
 
-from lamina.containers.container import Container, inspect, read_container, write_container
+from lamina.containers import belongings
+from lamina.containers.container import Container, inspect
 from lamina.containers.life import seen
 from lamina.containers.listing import containers_in
 from lamina.containers.mountpoints import stand_on
-from lamina.containers.names import check_name, random_name
-from lamina.containers.options import Options
+from lamina.containers.names import check_name
+from lamina.containers.options import Options, merged
+from lamina.containers.places import means_contents
+from lamina.containers.records import find, named, put, refuse_taken
 from lamina.containers.rooms import room_of
-from lamina.errors import AlreadyExists, BadRequest, NotFound
-from lamina.images.catalog import Rows
+from lamina.containers.volumes import Volume
+from lamina.containers.volumestore import Volumes
+from lamina.errors import AlreadyExists, BadRequest, InUse, NotFound
 from lamina.images.progress import Progress, silent
 from lamina.images.records import Image
 from lamina.images.reference import parse
@@ -33,8 +36,6 @@ if TYPE_CHECKING:
     from lamina.changes import Change
     from lamina.images.store import Images
     from lamina.snapshotter import Snapshotter
-
-_ID = re.compile(r"[0-9a-f]{1,64}")
 
 
 class Containers:
@@ -59,6 +60,11 @@ class Containers:
         return self._shelves.snapshots
 
     @property
+    def volumes(self) -> Volumes:
+        """What containers have besides their layers."""
+        return Volumes(self.root / "volumes")
+
+    @property
     def driver(self) -> str:
         """In whose store new containers live."""
         return self._shelves.driver
@@ -78,17 +84,24 @@ class Containers:
         found = self._images.find(image)
         with at_work(self._shelves) as work:
             ensure(work, found, progress)
-            container = self._new(found, image, wanted, command, asked_for)
-            key = self._shelves.snapshot(container.snapshot)
+            new = self._new(found, image, wanted, command, asked_for)
+            key = self._shelves.snapshot(new.snapshot)
             work.hold([key])
             ground = stand_on(work, found.chain_id, self._scratch())
-            self._shelves.snapshots.prepare(container.snapshot, ground, {LABEL: "container"})
-            with self._shelves.catalog.change() as rows:
-                container = _named(rows, container)
-                _put(rows, container)
+            self._shelves.snapshots.prepare(new.snapshot, ground, {LABEL: "container"})
+            with belongings.added(self, new) as equipped, self._shelves.catalog.change() as rows:
+                container = named(rows, equipped)
+                put(rows, container)
                 stands_on = [key, self._shelves.snapshot(ground), *rows.used_by(f"image {found.id}")]
                 rows.use(f"container {container.id}", stands_on)
+                with contextlib.suppress(NotFound):  # forced away meanwhile
+                    rows.image(found.id)
+                    rows.use(f"image {found.id}", [self._shelves.snapshot(ground)])  # the next container wants it, too
         return container
+
+    def bound(self, container: Container) -> tuple[Volume, ...]:
+        """All that is mounted in it while it runs, with its places on this machine; NotFound if a volume is gone."""
+        return belongings.bound(self.volumes, container)
 
     def list(self) -> tuple[Container, ...]:
         """All of them, the newest first."""
@@ -98,34 +111,38 @@ class Containers:
     def find(self, name: str) -> Container:
         """By name, id, or the beginning of an id; NotFound."""
         with self._shelves.catalog.read() as rows:
-            return _find(rows, name)
+            return find(rows, name)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """What docker's inspect tells, as far as it is known before a container runs."""
         container = self.ours(name)
         now = seen(container.life, room_of(self.root, container.id).path)
-        return inspect(attrs.evolve(container, life=now), self._shelves.snapshots.usage(container.snapshot).size)
+        told = inspect(attrs.evolve(container, life=now), self._shelves.snapshots.usage(container.snapshot).size)
+        return told | {"Mounts": belongings.mounts_document(self.volumes, container)}
 
     def rename(self, name: str, new: str) -> Container:
-        """It has another name from now on; AlreadyExists if that is taken."""
+        """It has another name from now on; AlreadyExists if that is taken, be it by the container itself."""
         check_name(new)
         with self._shelves.catalog.change() as rows:
-            container = attrs.evolve(_find(rows, name), name=new)
-            _refuse_taken(rows, container)
-            _put(rows, container)
+            found = find(rows, name)
+            if found.name == new:
+                raise AlreadyExists(f"container {found.short_id} is called {new!r} already")
+            container = attrs.evolve(found, name=new)
+            refuse_taken(rows, container)
+            put(rows, container)
         return container
 
     def note(self, container: Container) -> Container:
         """Write down what has become of it; its name stays what it is now. NotFound if somebody has removed it."""
         with self._shelves.catalog.change() as rows:
-            container = attrs.evolve(container, name=_find(rows, container.id).name)
-            _put(rows, container)
+            container = attrs.evolve(container, name=find(rows, container.id).name)
+            put(rows, container)
         return container
 
-    def remove(self, name: str) -> Container:
+    def remove(self, name: str, *, volumes: bool = False) -> Container:
         """The container and its writable layer are gone, and what only it kept of a removed image.
 
-        InUse while it is mounted; then nothing has changed.
+        With `volumes` its volumes without a name go, too. InUse while it is mounted; then nothing has changed.
         """
         container = self.ours(name)
         with at_work(self._shelves) as work:
@@ -134,6 +151,10 @@ class Containers:
             with self._shelves.catalog.change() as rows:
                 doomed = work.doom(rows, rows.drop_container(container.id))
             work.delete(doomed)
+        for volume in container.volumes if volumes else ():
+            if volume.anonymous:
+                with contextlib.suppress(InUse):  # a crash here leaves it to `volume prune`
+                    belongings.remove(self, volume.name, force=True)
         return container
 
     # its files
@@ -154,7 +175,15 @@ class Containers:
         """As `docker cp CONTAINER:PATH TARGET`; into a stream it is a tar. `archive` keeps the owners."""
         from lamina.containers.copy import copy_out  # noqa: PLC0415
 
-        with self._shelves.snapshots.look(self.ours(name).snapshot) as root:
+        container = self.ours(name)
+        if (there := belongings.within(self.bound(container), path)) is not None:
+            volume, inner = there
+            if inner == b"/" and not means_contents(path):
+                shown = os.fsdecode(path)
+                raise BadRequest(f"{shown!r} is a volume, and not copied as a whole; say {shown}/. for what is in it")
+            copy_out(Path(volume.source), inner, target, archive=archive, follow=follow)
+            return
+        with self._shelves.snapshots.look(container.snapshot) as root:
             copy_out(root, path, target, archive=archive, follow=follow)
 
     def copy_in(
@@ -163,7 +192,14 @@ class Containers:
         """As `docker cp SOURCE CONTAINER:PATH`; from a stream it is a tar. Without `archive` the files are root's."""
         from lamina.containers.copy import copy_in  # noqa: PLC0415
 
-        with self._writable(self.ours(name)) as root:
+        container = self.ours(name)
+        if (there := belongings.within(self.bound(container), path)) is not None:
+            volume, inner = there
+            if not volume.writable:
+                raise BadRequest(f"{os.fsdecode(path)!r} lies in a volume that the container sees read-only")
+            copy_in(Path(volume.source), source, inner, archive=archive, follow=follow)
+            return
+        with self._writable(container) as root:
             copy_in(root, source, path, archive=archive, follow=follow)
 
     def mount(self, name: str, target: Path) -> None:
@@ -202,10 +238,14 @@ class Containers:
             settings |= {"Entrypoint": list(options.entrypoint), "Cmd": None}
         if command:
             settings["Cmd"] = list(command)
+        if options.environment:
+            settings["Env"] = merged(options.environment, settings.get("Env") or ())
         if options.workdir:
             settings["WorkingDir"] = os.path.normpath(os.path.join("/", options.workdir))
         if options.user:
             settings["User"] = options.user
+        if unnamed := [each.target for each in options.mounts() if each.anonymous]:
+            settings["Volumes"] = {**(settings.get("Volumes") or {}), **{target: {} for target in unnamed}}
         if options.labels:
             settings["Labels"] = {**(settings.get("Labels") or {}), **options.labels}
         container_id = secrets.token_hex(32)
@@ -219,7 +259,7 @@ class Containers:
             snapshot=f"container-{container_id}",
             created=datetime.now(UTC),
             settings=settings,
-            options=options,
+            options=attrs.evolve(options, environment=()),  # it is among the settings, and so in what is committed
         )
 
     def _scratch(self) -> Path:
@@ -250,38 +290,3 @@ class Containers:
                 self._shelves.snapshots.unmount(place)
         finally:
             place.rmdir()
-
-
-def _find(rows: Rows, text: str) -> Container:
-    if (record := rows.container(text.removeprefix("/"))) is not None:
-        return read_container(record)
-    found = rows.containers_beginning(text) if _ID.fullmatch(text) else ()
-    if len(found) > 1:
-        raise BadRequest(f"{text!r} is the beginning of {len(found)} container IDs; give more digits")
-    if not found:
-        raise NotFound(f"no container {text!r}; `lamina ps -a` lists those that are")
-    return read_container(found[0])
-
-
-def _named(rows: Rows, container: Container) -> Container:
-    """The container with a name that is free; AlreadyExists if it was asked for one that is not."""
-    if container.name:
-        _refuse_taken(rows, container)
-        return container
-    name = random_name()
-    while rows.container(name) is not None:
-        name = f"{random_name()}{secrets.randbelow(1000)}"
-    return attrs.evolve(container, name=name)
-
-
-def _refuse_taken(rows: Rows, container: Container) -> None:
-    taken = rows.container(container.name)
-    if taken is not None and (other := read_container(taken)).id != container.id:
-        raise AlreadyExists(f"the name {container.name!r} is used by container {other.short_id}; remove or rename it")
-
-
-def _put(rows: Rows, container: Container) -> None:
-    created = container.created.isoformat(timespec="microseconds")
-    rows.put_container(
-        (container.id, container.name, container.image, container.driver, created), write_container(container)
-    )

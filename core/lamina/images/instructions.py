@@ -28,11 +28,15 @@ _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 *
 
 def apply_changes(settings: Settings, changes: Iterable[str]) -> dict[str, Any]:
     """The settings after these instructions, in order; BadRequest says which one cannot be understood."""
-    result = dict(settings)
+    result, command = dict(settings), None
     for change in changes:
-        for line in change.replace("\\\n", " ").splitlines():
-            if line.strip():
-                result = _apply(result, line.strip())
+        for line in filter(None, map(str.strip, change.replace("\\\n", " ").splitlines())):
+            result = _apply(result, line)
+            word = line.split(maxsplit=1)[0].upper()
+            if word == "CMD":
+                command = result["Cmd"]
+            elif word == "ENTRYPOINT" and command is not None:  # it makes void what the image had, not what we are told
+                result["Cmd"] = command
     return result
 
 

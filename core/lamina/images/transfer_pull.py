@@ -181,7 +181,7 @@ class _Pull:
 
     def _settle(self, work: Work, config: ImageConfig, manifest: Manifest, origins: Sequence[Origin]) -> Image:
         work.hold(work.shelves.blob(layer.digest) for layer in manifest.layers)
-        told = _Translated(config, manifest, self.progress, work.shelves.blobs.has)
+        told = _Translated(config, manifest, self.progress, work.shelves.blobs.has, known=self._known(config))
         downloads = Downloads(work, self.line, origins, told)
         with contextlib.closing(downloads):
             downloads.start(manifest.layers)
@@ -192,6 +192,12 @@ class _Pull:
             image = settle(work, config, layers, manifest, told)
             told.finish()
             return image
+
+    def _known(self, config: ImageConfig) -> bool:
+        with self.shelves.catalog.read() as rows, contextlib.suppress(NotFound):
+            rows.image(config.id)
+            return True
+        return False
 
     def _record(self, work: Work, image: Image, digest: str) -> tuple[bool, Image]:
         pinned = self.reference.with_digest(digest)
@@ -234,11 +240,20 @@ class FromRegistry(Arrival):
 class _Translated:
     """Progress of a pull, in docker's words: layers go by the digests of their blobs."""
 
-    def __init__(self, config: ImageConfig, manifest: Manifest, progress: Progress, has: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        config: ImageConfig,
+        manifest: Manifest,
+        progress: Progress,
+        has: Callable[[str], bool],
+        *,
+        known: bool,
+    ) -> None:
         pairs = zip(config.diff_ids, manifest.layers, strict=True)
         self._digests: Mapping[str, str] = {diff_id: layer.digest for diff_id, layer in pairs}
         self._here = {layer.digest for layer in manifest.layers if has(layer.digest)}
         self._progress = progress
+        self._known = known
         self._ended: set[str] = set()
 
     def __call__(self, event: LayerProgress) -> None:
@@ -250,6 +265,8 @@ class _Translated:
             status = Status.PULLED
         if status in {Status.PULLED, Status.EXISTS}:
             self._ended.add(digest)
+        if status is Status.EXISTS and self._known:
+            return  # of an image that is here docker does not tell the layers
         self._progress(attrs.evolve(event, layer=digest, status=status))
 
     def finish(self) -> None:
