@@ -406,3 +406,29 @@ def test_somebody_who_interrupts_does_not_wait_for_a_registry_that_hangs(
         assert not stop.is_set()
         stop.set()
     assert_untouched(images)
+
+
+def test_an_interrupt_while_a_thread_begins_to_unpack_leaves_nothing_either(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, given_up = list[threading.Thread](), threading.Event()
+    start, prepare = threading.Thread.start, images.snapshots.prepare
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("unpack"):
+            begun.append(thread)
+            raise KeyboardInterrupt
+
+    def slow(*arguments: Any) -> object:
+        given_up.wait(1)  # if nobody waits for this thread, the end of the work is quicker
+        return prepare(*arguments)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    monkeypatch.setattr(images.snapshots, "prepare", slow)
+    with serving(Liar()) as host, pytest.raises(KeyboardInterrupt):
+        pull(images, host)
+
+    given_up.set()
+    begun[0].join(20)
+    assert_untouched(images)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import BinaryIO, TypeVar
 
 import attrs
 
@@ -16,6 +17,8 @@ from lamina.images.blobs import Blob
 from lamina.images.progress import LayerProgress, Progress, Status, watched
 from lamina.images.work import Work
 from lamina.snapshotter import Applied
+
+T = TypeVar("T")
 
 LABEL = "lamina.images"  # marks our snapshots, so that `prune` knows which it may judge
 THREADS = 4  # layers at once; inflating and hashing run beside the interpreter, creating files does not
@@ -65,28 +68,64 @@ def unpack(work: Work, stack: Sequence[Wanted], progress: Progress) -> frozenset
 
 
 def _in_parallel(jobs: Sequence[_Job]) -> None:
+    gate = _Gate()
     with ThreadPoolExecutor(min(THREADS, (os.cpu_count() or 1) + 1), "unpack") as pool:
-        running = [(job, pool.submit(job.apply_alone)) for job in jobs]
+        running: list[tuple[_Job, Future[bool]]] = []
         try:
+            for job in jobs:
+                running.append((job, pool.submit(gate.pass_by, job.apply_alone)))  # noqa: PERF401  # half of it counts
             for job, applied in running:
                 job.finish(applied)
         except BaseException:
-            _abandon(jobs)
-            raise
-        finally:
             for _, applied in running:
                 applied.cancel()
+            _abandon(jobs)
+            gate.close()
+            raise
 
 
 def _in_turn(jobs: Sequence[_Job]) -> None:
     """In another thread, since this one is where interrupts come in: what reads from the network is told of them."""
+    gate = _Gate()
     with ThreadPoolExecutor(1, "unpack") as pool:
         try:
             for job in jobs:
-                pool.submit(job.apply_onto_parent).result()
+                pool.submit(gate.pass_by, job.apply_onto_parent).result()
         except BaseException:
             _abandon(jobs)
+            gate.close()
             raise
+
+
+class _Gate:
+    """Once it is closed nobody works behind it, and nobody will.
+
+    The end of a pool does not promise that: it knows nothing of a thread in whose start an interrupt came.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def pass_by(self, job: Callable[[], T]) -> T:
+        """Do the job; CancelledError if the gate is closed."""
+        with self._guard:
+            if self._closed:
+                raise CancelledError
+            self._inside += 1
+        try:
+            return job()
+        finally:
+            with self._guard:
+                self._inside -= 1
+                self._guard.notify_all()
+
+    def close(self) -> None:
+        """Wait for those who are inside."""
+        with self._guard:
+            self._closed = True
+            self._guard.wait_for(lambda: not self._inside)
 
 
 def _abandon(jobs: Sequence[_Job]) -> None:
