@@ -14,7 +14,7 @@ import pytest
 from grounds import Ground, ground
 from lane import Client, Lane
 from lanes import LANES
-from registries import registry, tool
+from registries import publish, registry
 
 HOUSE = Path(__file__).parents[2]
 DRIVERS: Final = LANES["host"]
@@ -58,8 +58,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterat
     """The same image in a registry on loopback; its name there."""
     with registry(tmp_path_factory.mktemp("registry")) as running:
         name = f"{running.host}/demo/busybox:latest"
-        copy = ["copy", "-q", "--dest-tls-verify=false", f"docker-archive:{archive}", f"docker://{name}"]
-        subprocess.run([tool("skopeo"), *copy], check=True)
+        publish(archive, name)
         yield name
 
 

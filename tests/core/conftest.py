@@ -13,6 +13,7 @@ import pytest
 from rooms import Room
 
 from lamina.driver import Driver
+from lamina.metadata import Metadata
 from lamina.snapshotter import Snapshotter
 from lamina_overlay.driver import OverlayDriver
 from lamina_vfs.driver import VfsDriver
@@ -31,6 +32,14 @@ def room(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Room]:
 def snapshots(room: Room) -> Iterator[Snapshotter]:
     with room.open() as opened:
         yield opened
+
+
+@pytest.fixture
+def meta(tmp_path: Path) -> Iterator[Metadata]:
+    opened = Metadata(tmp_path / "metadata.db")
+    opened.start()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

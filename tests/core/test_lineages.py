@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from lamina import rows
 from lamina.layer import Kind
 from lamina.lineages import Lineages
 from lamina.metadata import Metadata
 
 MANY = 700  # more than are remembered
-
-
-@pytest.fixture
-def meta(tmp_path: Path) -> Iterator[Metadata]:
-    opened = Metadata(tmp_path / "metadata.db")
-    opened.start()
-    yield opened
-    opened.close()
 
 
 def grow(meta: Metadata, count: int) -> list[int]:

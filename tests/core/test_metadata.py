@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,14 +14,6 @@ from lamina import metadata, rows
 from lamina.errors import LaminaError, StoreBroken
 from lamina.layer import Kind
 from lamina.metadata import Metadata
-
-
-@pytest.fixture
-def meta(tmp_path: Path) -> Iterator[Metadata]:
-    opened = Metadata(tmp_path / "metadata.db")
-    opened.start()
-    yield opened
-    opened.close()
 
 
 def insert(meta: Metadata, name: str, kind: Kind = Kind.ACTIVE, parent: int | None = None) -> int:

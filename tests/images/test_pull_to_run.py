@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from desk import Desk
-from registries import RunningRegistry, registry, tool
+from registries import RunningRegistry, publish, registry
 
 from lamina.images.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
 
@@ -27,9 +27,7 @@ def plain(tmp_path: Path) -> Iterator[RunningRegistry]:
     archive = tmp_path / "busybox.tar"
     subprocess.run([sys.executable, HOUSE / "demo/image.py", archive], check=True)
     with registry(tmp_path / "registry") as running:
-        there = f"docker://{running.host}/demo/box:latest"
-        argv = [tool("skopeo"), "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{archive}", there]
-        subprocess.run(argv, check=True)
+        publish(archive, f"{running.host}/demo/box:latest")
         yield running
 
 

@@ -16,7 +16,7 @@ import attrs
 import httpx
 import pytest
 from desk import PROGRAM, Desk
-from registries import PASSWORD, USER, RunningRegistry, certificate, htpasswd, registry, token_server, tool
+from registries import PASSWORD, USER, RunningRegistry, certificate, htpasswd, publish, registry, token_server, tool
 from screens import screen
 
 from lamina.images.manifest import OCI_INDEX, OCI_MANIFEST, digest_of
@@ -67,7 +67,7 @@ def skopeo(*words: str | Path) -> str:
 
 def give(archive: Path, host: str, name: str, *flags: str) -> None:
     """Let skopeo push it."""
-    skopeo("copy", "-q", "--dest-tls-verify=false", *flags, f"docker-archive:{archive}", f"docker://{host}/{name}")
+    publish(archive, f"{host}/{name}", *flags)
 
 
 def blobs(desk: Desk) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from desk import Desk
 from dockers import RunningDocker, docker_daemon
-from registries import RunningRegistry, htpasswd, registry, tool
+from registries import RunningRegistry, htpasswd, publish, registry
 
 HOUSE = Path(__file__).parents[2]
 
@@ -23,9 +23,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]:
     archive = place / "busybox.tar"
     subprocess.run([sys.executable, HOUSE / "demo/image.py", archive], check=True)
     with registry(place / "registry") as running:
-        there = f"docker://{running.host}/library/busybox:latest"
-        argv = [tool("skopeo"), "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{archive}", there]
-        subprocess.run(argv, check=True)
+        publish(archive, f"{running.host}/library/busybox:latest")
         yield running
 
 
