@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from lamina import programs, syscalls
+from lamina.boot import boot_id
 from lamina.errors import NotFound, ProgramFailed
 from lamina.mountinfo import MountPoint, mounted_targets, mountinfo
 from lamina.mountoptions import attributes_of, file_system_options, flags_of
@@ -214,8 +215,3 @@ def _let_go(target: Path, times: int) -> None:
 def is_mounted(target: Path) -> bool:
     """Whether something is mounted on `target` itself, as this mount namespace sees it."""
     return os.path.realpath(os.fsencode(target)) in mounted_targets()
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot: a mount that was made under another one is gone."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -52,6 +52,11 @@ def measure_tree(path: Path) -> Usage:
     return Usage(size, inodes)
 
 
+def nearest_existing(path: Path) -> Path:
+    """The directory itself, or the nearest one above it that is there: on the same file system, once it is made."""
+    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
+
+
 def sync_tree(path: Path) -> None:
     """Return once the whole file system that holds `path` is on disk."""
     with opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:

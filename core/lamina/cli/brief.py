@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from lamina.cli import wording
+from lamina.images.familiar import short_id
 from lamina.places import WELL_KNOWN, usual_file, usual_root
 
 TYPE_CHECKING = False  # typing takes longer to import than a listing to print
@@ -45,8 +46,9 @@ def _may_be(driver: str | None) -> bool:
 
 def _root(words: list[str], environ: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """The root that was asked for, if one was, and the words without what says so."""
-    if words[:1] == ["--root"] and all(words[1:2]) and len(words) > 1:
-        return words[1], words[2:]
+    match words:
+        case ["--root", str(root), *rest] if root:
+            return root, rest
     return environ.get("LAMINA_ROOT") or None, words
 
 
@@ -77,7 +79,7 @@ def _images(db: sqlite3.Connection | None) -> Lines:
 
     lines: Lines = [wording.IMAGE_TITLES]
     for repository, tag, image, created, size in image_lines(db) if db else ():
-        lines.append((repository, tag, wording.short_id(image), wording.age_since(created), wording.size(size)))
+        lines.append((repository, tag, short_id(image), wording.age_since(created), wording.size(size)))
     return lines
 
 
@@ -120,7 +122,7 @@ def _container(record: Mapping[str, Any]) -> tuple[str, ...]:
     life, settings = record["life"], record["settings"]
     command = [*(settings.get("Entrypoint") or ()), *(settings.get("Cmd") or ())]
     return (
-        wording.short_id(record["id"]),
+        short_id(record["id"]),
         record["image_name"],
         wording.command(command, whole=False),
         wording.age_since(record["created"]),

@@ -10,7 +10,7 @@ import click
 
 from lamina.cli import complete, failures, wording
 from lamina.cli.options import as_json, no_trunc, quiet
-from lamina.cli.output import Column, escape, show_json, show_path, show_table
+from lamina.cli.output import Column, escape, show_json, show_path, show_records
 from lamina.cli.progress import shown
 from lamina.cli.session import Session, pass_session
 from lamina.containers.container import Container
@@ -36,14 +36,14 @@ def ps(session: Session, form: str, *, everything: bool, no_trunc: bool, quiet: 
         with session.engine():  # repairs them, and says so
             pass
     found = [each for each in list_containers(session.place()) if everything or each.life.state.up]
-    if form == "json":
-        for container in found:
-            show_json(_document(container))
-    elif quiet:
-        for container in found:
-            click.echo(container.id if no_trunc else container.short_id)
-    else:
-        show_table(_columns(whole=no_trunc), found)
+    show_records(
+        found,
+        form=form,
+        quiet=quiet,
+        columns=_columns(whole=no_trunc),
+        document=_document,
+        name=lambda each: each.id if no_trunc else each.short_id,
+    )
 
 
 @click.command
@@ -168,7 +168,7 @@ def _image_or_nothing(images: Images, name: str) -> Any:
 
 def _columns(*, whole: bool) -> list[Column[Container]]:
     return [
-        Column("CONTAINER ID", lambda each: each.id if whole else wording.short_id(each.id)),
+        Column("CONTAINER ID", lambda each: each.id if whole else each.short_id),
         Column("IMAGE", lambda each: each.image_name),
         Column("COMMAND", lambda each: wording.command(each.command, whole=whole)),
         Column("CREATED", lambda each: wording.age(each.created)),

@@ -13,8 +13,9 @@ from lamina.cli.output import Column, escape, show_json, show_table
 from lamina.cli.session import Session, pass_session
 from lamina.cli.wording import age, size
 from lamina.errors import BadRequest
+from lamina.images.familiar import short_id
 from lamina.images.listing import list_images
-from lamina.images.records import HistoryRow, Image, short_id
+from lamina.images.records import HistoryRow, Image
 
 _Row = tuple[str, str, Image]  # repository, tag: one image may stand in several rows
 _CREATED_BY = 45  # characters of a step that history shows, as docker does

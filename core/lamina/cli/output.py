@@ -36,6 +36,26 @@ def show_table(columns: Sequence[Column[R]], records: Iterable[R]) -> None:
         click.echo(line)
 
 
+def show_records(  # a listing has as many sides
+    records: Iterable[R],
+    *,
+    form: str,
+    quiet: bool,
+    columns: Sequence[Column[R]],
+    document: Callable[[R], Any],
+    name: Callable[[R], str],
+) -> None:
+    """Print a listing as it was asked for: one JSON document a line, names alone, or a table."""
+    if form == "json":
+        for record in records:
+            show_json(document(record))
+    elif quiet:
+        for record in records:
+            click.echo(escape(name(record)))
+    else:
+        show_table(columns, records)
+
+
 def show_json(document: Any) -> None:
     """Print one document on one line, as listings do for each record."""
     click.echo(json.dumps(document, default=_plain))

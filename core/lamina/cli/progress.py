@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lamina.images.familiar import short_id
 from lamina.images.progress import LayerProgress, Progress, Status, silent
-from lamina.images.records import short_id
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

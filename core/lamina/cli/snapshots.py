@@ -9,7 +9,7 @@ import click
 from lamina.cli import complete, failures
 from lamina.cli.containers import show_changes
 from lamina.cli.options import as_json, labels, parse_labels, place, quiet, reading, writing
-from lamina.cli.output import Column, escape, show_document, show_json, show_table
+from lamina.cli.output import Column, escape, show_document, show_json, show_records
 from lamina.cli.session import Session, pass_session
 from lamina.cli.snapshotmounts import mounts, show_mounts
 from lamina.cli.wording import age, size
@@ -100,14 +100,7 @@ def ls(session: Session, filters: tuple[str, ...], form: str, *, quiet: bool) ->
     """List snapshots. FILTERS are such as kind==active, parent==base, labels.team==red."""
     with session.snapshots() as store:
         found = list(store.list(*filters))
-    if form == "json":
-        for each in found:
-            show_json(_document(each))
-    elif quiet:
-        for each in found:
-            click.echo(escape(each.name))
-    else:
-        show_table(_COLUMNS, found)
+    show_records(found, form=form, quiet=quiet, columns=_COLUMNS, document=_document, name=lambda each: each.name)
 
 
 @snapshot.command

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from lamina.cli import complete, failures
 from lamina.cli.options import as_json, labels, parse_labels, quiet
-from lamina.cli.output import Column, escape, show_document, show_json, show_table
+from lamina.cli.output import Column, escape, show_document, show_records
 from lamina.cli.session import Session, pass_session
 from lamina.cli.space import ask
 from lamina.cli.wording import size
@@ -22,14 +24,7 @@ _names = click.argument("names", nargs=-1, required=True, shell_complete=complet
 def ls(session: Session, form: str, *, quiet: bool) -> None:
     """List volumes."""
     found = Volumes(session.place() / "volumes").list()
-    if form == "json":
-        for known in found:
-            show_json({"name": known.name, "created": known.created, "anonymous": known.anonymous})
-    elif quiet:
-        for known in found:
-            click.echo(escape(known.name))
-    else:
-        show_table(_COLUMNS, found)
+    show_records(found, form=form, quiet=quiet, columns=_COLUMNS, document=_document, name=lambda known: known.name)
 
 
 @click.command
@@ -91,6 +86,10 @@ def prune(session: Session, *, everything: bool, force: bool) -> None:
     if gone:
         click.echo("\n".join(["Deleted Volumes:", *map(escape, gone), ""]))
     click.echo(f"Total reclaimed space: {size(freed)}")
+
+
+def _document(known: Known) -> dict[str, Any]:
+    return {"name": known.name, "created": known.created, "anonymous": known.anonymous}
 
 
 _COLUMNS: list[Column[Known]] = [Column("DRIVER", lambda _: "local"), Column("VOLUME NAME", lambda known: known.name)]

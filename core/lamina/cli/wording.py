@@ -25,11 +25,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
         yield _GAP.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
-def short_id(digest: str) -> str:
-    """The twelve digits that people see."""
-    return digest.rpartition(":")[2][:12]
-
-
 def size(count: int) -> str:
     """Bytes as docker prints them: three digits and a decimal unit."""
     value, unit = float(count), 0

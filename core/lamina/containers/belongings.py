@@ -33,7 +33,7 @@ def wanted(settings: Mapping[str, Any], options: Options) -> tuple[Volume, ...]:
 
 @contextlib.contextmanager
 def added(containers: Containers, container: Container) -> Iterator[Container]:
-    """It has its volumes, which nobody takes away until the block has noted it; if that fails, no new ones stay."""
+    """It has its volumes; nobody takes them away until the block has noted it; if that fails, no nameless ones stay."""
     asked = wanted(container.settings, container.options)
     if not asked:
         yield container

@@ -1,13 +1,15 @@
-"""Whether a process is still the one that was noted: pid, start time and boot. Light: nothing is imported."""
+"""Whether a process is still the one that was noted: pid, start time and boot. Light."""
 
 from __future__ import annotations
+
+from lamina.boot import boot_id
 
 _START_TIME = 19  # fields behind the program's name in proc_pid_stat(5)
 
 
 def is_alive(pid: int, ticks: int, boot: str) -> bool:
     """Whether it still runs; a zombie does not."""
-    return boot == this_boot() and ticks_of(pid) == ticks
+    return boot == boot_id() and ticks_of(pid) == ticks
 
 
 def ticks_of(pid: int) -> int | None:
@@ -18,9 +20,3 @@ def ticks_of(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return None if fields[0] in {b"Z", b"X"} else int(fields[_START_TIME])
-
-
-def this_boot() -> str:
-    """The kernel's name for this boot."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()

@@ -8,7 +8,8 @@ import signal
 
 import attrs
 
-from lamina.containers.liveness import is_alive, this_boot, ticks_of
+from lamina.boot import boot_id
+from lamina.containers.liveness import is_alive, ticks_of
 
 
 @attrs.frozen
@@ -59,4 +60,4 @@ class Process:
 def process(pid: int) -> Process | None:
     """Whoever has this number now; None if nobody has."""
     ticks = ticks_of(pid)
-    return None if ticks is None else Process(pid, ticks, this_boot())
+    return None if ticks is None else Process(pid, ticks, boot_id())

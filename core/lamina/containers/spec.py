@@ -130,7 +130,7 @@ def _file_systems(options: Options, ground: Ground) -> Iterator[dict[str, Any]]:
         if ground.cgroups.version:
             yield _mount("cgroup", "/sys/fs/cgroup", *safe, "relatime", writable)
     yield _mount("mqueue", "/dev/mqueue", *safe)
-    yield _mount("tmpfs", "/dev/shm", *safe, "mode=1777", "size=65536k", source="shm")  # noqa: S108  # the container's  # noqa: S108  # the container's
+    yield _mount("tmpfs", "/dev/shm", *safe, "mode=1777", "size=65536k", source="shm")  # noqa: S108  # the container's
 
 
 def _binds(ground: Ground) -> Iterator[dict[str, Any]]:

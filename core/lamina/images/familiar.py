@@ -1,4 +1,4 @@
-"""The short form of names that people type. Light: nothing is imported."""
+"""The short forms of names and IDs that people see and type. Light: nothing is imported."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def names_a_registry(first: str) -> bool:
     """Whether the part before a name's first slash is a registry."""
     # capitals cannot stand in a path, so docker takes a first part with capitals for a host
     return first == "localhost" or "." in first or ":" in first or first != first.lower()
+
+
+def short_id(digest: str) -> str:
+    """The twelve digits that people see."""
+    return digest.rpartition(":")[2][:12]
 
 
 def repository_and_tag(canonical: str) -> tuple[str, str]:

@@ -121,8 +121,3 @@ class Share:
     active: int
     size: int
     reclaimable: int
-
-
-def short_id(digest: str) -> str:
-    """The twelve digits that people see."""
-    return digest.rpartition(":")[2][:12]

@@ -8,8 +8,9 @@ import attrs
 
 from lamina.errors import InUse
 from lamina.images.catalog import Rows
+from lamina.images.familiar import short_id
 from lamina.images.lookup import Match, find
-from lamina.images.records import Deleted, Image, Removal, Untagged, short_id
+from lamina.images.records import Deleted, Image, Removal, Untagged
 from lamina.images.reference import Reference, parse
 from lamina.images.settle import things_of
 from lamina.images.work import Gone, Shelves, Work, at_work

@@ -194,10 +194,8 @@ class _Pull:
             return image
 
     def _known(self, config: ImageConfig) -> bool:
-        with self.shelves.catalog.read() as rows, contextlib.suppress(NotFound):
-            rows.image(config.id)
-            return True
-        return False
+        with self.shelves.catalog.read() as rows:
+            return rows.has_image(config.id)
 
     def _record(self, work: Work, image: Image, digest: str) -> tuple[bool, Image]:
         pinned = self.reference.with_digest(digest)

@@ -19,7 +19,7 @@ from lamina.layer import Kind, Layer
 from lamina.layerdirs import layers_in, remove_layer
 from lamina.mount import Mount, bind
 from lamina.syscalls import opened
-from lamina.trees import remove_tree
+from lamina.trees import nearest_existing, remove_tree
 from lamina_aufs import joint
 from lamina_aufs.branches import aufs_mounts, to_be_flattened
 from lamina_aufs.flattening import flatten
@@ -52,7 +52,7 @@ class AufsDriver(Driver, StoresChanges):
             return Health((f"the kernel (Linux {os.uname().release}) has no aufs; boot one with the aufs patches",))
         if os.geteuid() != 0:
             return Health(("only root may mount aufs",))
-        trial = try_out(os.fspath(_nearest_existing(self.home)))
+        trial = try_out(os.fspath(nearest_existing(self.home)))
         if trial.problem:
             return Health((f"aufs cannot be mounted in {self.home}: {trial.problem}; choose another root",))
         lacking = ", ".join(sorted(ability.name for ability in trial.lacking)) or "nothing"
@@ -60,7 +60,7 @@ class AufsDriver(Driver, StoresChanges):
 
     def lacking(self) -> frozenset[Ability]:
         """Beside what no aufs can, what this kernel's was found to lack."""
-        return self.cannot | try_out(os.fspath(_nearest_existing(self.home))).lacking
+        return self.cannot | try_out(os.fspath(nearest_existing(self.home))).lacking
 
     def start(self) -> None:
         """`home` exists; the ways to mounted trees may be passed by others, but not listed."""
@@ -213,7 +213,3 @@ def _version() -> str:
         return Path("/sys/module/aufs/version").read_text(encoding="ascii").strip()
     except OSError:
         return "of an unknown version"
-
-
-def _nearest_existing(path: Path) -> Path:
-    return next(each for each in (path, *path.absolute().parents) if each.is_dir())

@@ -13,7 +13,7 @@ from typing import Final
 
 from lamina.driver import Health
 from lamina.overlaymount import has_lowerdir_plus
-from lamina.trees import remove_tree
+from lamina.trees import nearest_existing, remove_tree
 from lamina_overlay import memory
 from lamina_overlay.backing import file_system_of, refusal_of, tells_types
 from lamina_overlay.memory import Answer
@@ -30,7 +30,7 @@ def examine(home: Path, *, volatile: bool) -> Answer:
     poor host.
     """
     try:
-        place = _nearest_existing(home)
+        place = nearest_existing(home)
         question = memory.question(place, volatile=volatile)
         if place == home and (known := memory.recall(home, question)) is not None:
             return known
@@ -40,10 +40,6 @@ def examine(home: Path, *, volatile: bool) -> Answer:
     except OSError as error:
         return Answer(Health(problems=(f"overlay cannot be tried out: {error}",)))
     return answer
-
-
-def _nearest_existing(path: Path) -> Path:
-    return next(each for each in (path, *path.absolute().parents) if each.is_dir())
 
 
 def _ask(place: Path, *, volatile: bool) -> Answer:
